@@ -1,0 +1,124 @@
+//! The decisions, as pure functions over plain data: same inputs, same plan, no I/O, no clock.
+//!
+//! [`allocate`] picks once what is kept for life (subnet, ports) into a [`Record`]; [`desired`]
+//! says exactly what should exist; [`diff`] says what to do about the difference to what is
+//! [`Observed`]; [`removal`] is the plan for nothing.
+
+mod allocate;
+mod desired;
+mod diff;
+mod hash;
+mod observed;
+mod record;
+mod removal;
+mod sensitive;
+mod settings;
+mod want;
+
+#[cfg(test)]
+mod sim;
+
+pub use allocate::{HostFacts, allocate, next_port, next_subnet};
+pub use desired::desired;
+pub use diff::diff;
+pub use observed::*;
+pub use record::*;
+pub use removal::removal;
+pub use sensitive::Sensitive;
+pub use settings::*;
+pub use want::*;
+
+use std::time::Duration;
+
+use crate::api::Blocked;
+
+/// What to do next about one cluster. Empty at convergence.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The actions; each runs as soon as those it comes after are done.
+    pub steps: Vec<Step>,
+    /// Something is on its way that is not ours to hurry: look again after this time.
+    pub recheck: Option<Duration>,
+    /// What holds the cluster up until a person acts.
+    pub blocked: Option<Blocked>,
+}
+
+impl Plan {
+    /// Whether there is nothing to do and nothing to wait for.
+    pub fn is_settled(&self) -> bool {
+        self.steps.is_empty() && self.recheck.is_none() && self.blocked.is_none()
+    }
+
+    /// Adds an action that runs after the steps `after`, and returns its index.
+    pub(crate) fn push(&mut self, action: Action, after: Vec<usize>) -> usize {
+        self.steps.push(Step { action, after });
+        self.steps.len() - 1
+    }
+
+    /// A plan that does nothing but say why.
+    pub fn blocked(blocked: Blocked) -> Self {
+        Self { blocked: Some(blocked), ..Self::default() }
+    }
+}
+
+/// An action and the steps (indices into [`Plan::steps`]) that must be done before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What to do.
+    pub action: Action,
+    /// What must be done before.
+    pub after: Vec<usize>,
+}
+
+/// One thing to do in Docker. Each is idempotent: done twice it changes nothing more.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Pulls an image that is not there.
+    PullImage(String),
+    /// Creates a network.
+    CreateNetwork(NetworkWant),
+    /// Creates a volume.
+    CreateVolume(VolumeWant),
+    /// Creates a container, joins it to its networks, writes its files and starts it.
+    RunContainer(Box<ContainerWant>),
+    /// Writes the files of a container that stands still, and starts it.
+    StartContainer {
+        /// Its id.
+        id: String,
+        /// What it should be.
+        want: Box<ContainerWant>,
+    },
+    /// Stops and removes a container, with its anonymous volumes.
+    RemoveContainer {
+        /// Its id.
+        id: String,
+        /// Its name, for people.
+        name: String,
+        /// Whether it gets time to stop by itself.
+        graceful: bool,
+    },
+    /// Removes a volume.
+    RemoveVolume(String),
+    /// Removes a network.
+    RemoveNetwork {
+        /// Its id.
+        id: String,
+        /// Its name, for people.
+        name: String,
+    },
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PullImage(image) => write!(f, "pull image {image}"),
+            Self::CreateNetwork(n) => write!(f, "create network {} ({})", n.name, n.subnet),
+            Self::CreateVolume(v) => write!(f, "create volume {}", v.name),
+            Self::RunContainer(c) => write!(f, "run container {} ({})", c.name, c.image),
+            Self::StartContainer { want, .. } => write!(f, "start container {}", want.name),
+            Self::RemoveContainer { name, .. } => write!(f, "remove container {name}"),
+            Self::RemoveVolume(name) => write!(f, "remove volume {name}"),
+            Self::RemoveNetwork { name, .. } => write!(f, "remove network {name}"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What exists in Docker, as plain data, from three list calls.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+
+use super::{Member, Record};
+use crate::api::{Protocol, Role, label};
+
+/// The objects of one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Its containers.
+    pub containers: Vec<Container>,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// Its networks, of which there should be one at most.
+    pub networks: Vec<Network>,
+}
+
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Id.
+    pub id: String,
+    /// Name, without the slash.
+    pub name: String,
+    /// The image as it was asked for.
+    pub image: String,
+    /// State.
+    pub state: ContainerState,
+    /// State in Docker's words, such as "Restarting (1) 5 seconds ago".
+    pub status: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Networks by name.
+    pub networks: BTreeMap<String, Attachment>,
+    /// Ports of the host that it holds.
+    pub ports: Vec<HostPort>,
+}
+
+/// State of a container (https://docs.docker.com/reference/api/engine/, ContainerList).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Never started.
+    Created,
+    /// Running.
+    Running,
+    /// Paused by hand.
+    Paused,
+    /// Between two tries.
+    Restarting,
+    /// On its way out.
+    Removing,
+    /// Stopped.
+    Exited,
+    /// Could not be removed.
+    Dead,
+}
+
+impl ContainerState {
+    /// As Docker writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
+            Self::Removing => "removing",
+            Self::Exited => "exited",
+            Self::Dead => "dead",
+        }
+    }
+
+    /// From Docker's word. An unknown word counts as dead, which is replaced.
+    pub fn parse(text: &str) -> Self {
+        [Self::Created, Self::Running, Self::Paused, Self::Restarting, Self::Removing, Self::Exited]
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .unwrap_or(Self::Dead)
+    }
+}
+
+/// A container's place in a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attachment {
+    /// The address it has now, if it runs.
+    pub address: Option<Ipv4Addr>,
+    /// The address it was given for good.
+    pub pinned: Option<Ipv4Addr>,
+}
+
+/// A port of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Address it is bound on.
+    pub ip: Ipv4Addr,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Id.
+    pub id: String,
+    /// Name. Before API 1.44 not unique.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its first IPv4 range, if it was configured with one.
+    pub subnet: Option<Ipv4Net>,
+    /// Its gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// The part of the range that Docker gives out by itself.
+    pub ip_range: Option<Ipv4Net>,
+    /// When it was created.
+    pub created: Timestamp,
+}
+
+fn role_of(labels: &BTreeMap<String, String>) -> Option<Role> {
+    Role::parse(labels.get(label::ROLE)?)
+}
+
+impl Container {
+    /// What it is for.
+    pub fn role(&self) -> Option<Role> {
+        role_of(&self.labels)
+    }
+
+    /// The hash of what was asked for when it was made.
+    pub fn hash(&self) -> &str {
+        self.labels.get(label::HASH).map(String::as_str).unwrap_or_default()
+    }
+}
+
+impl Volume {
+    /// What it is for.
+    pub fn role(&self) -> Option<Role> {
+        role_of(&self.labels)
+    }
+
+    /// The node that it makes a member, if it is a readable birth certificate.
+    pub fn member(&self) -> Option<Member> {
+        (self.role()? == Role::Data).then_some(())?;
+        Some(Member {
+            pool: self.labels.get(label::POOL)?.clone(),
+            index: self.labels.get(label::INDEX)?.parse().ok()?,
+            address: self.labels.get(label::ADDRESS)?.parse().ok()?,
+        })
+    }
+}
+
+impl Observed {
+    /// Whether nothing is there.
+    pub fn is_empty(&self) -> bool {
+        self.containers.is_empty() && self.volumes.is_empty() && self.networks.is_empty()
+    }
+
+    /// The container called `name`.
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.containers.iter().find(|c| c.name == name)
+    }
+
+    /// The volume called `name`.
+    pub fn volume(&self, name: &str) -> Option<&Volume> {
+        self.volumes.iter().find(|v| v.name == name)
+    }
+
+    /// The network to use: the oldest, since two creators may have made two of one name.
+    pub fn network(&self) -> Option<&Network> {
+        self.networks.iter().min_by_key(|n| (n.created, &n.id))
+    }
+
+    /// The newest readable record.
+    pub fn record(&self) -> Option<Record> {
+        self.volumes
+            .iter()
+            .filter(|v| v.role() == Some(Role::Record))
+            .filter_map(|v| Record::from_labels(&v.labels))
+            .max_by_key(|r| r.generation)
+    }
+
+    /// Every node whose birth certificate exists.
+    pub fn members(&self) -> Vec<Member> {
+        self.volumes.iter().filter_map(Volume::member).collect()
+    }
+}
