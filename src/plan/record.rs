@@ -92,7 +92,10 @@ impl Record {
         if let Some(spec) = &self.spec {
             labels.insert(label::SPEC.into(), spec.clone());
         }
-        VolumeWant { name: identity.object_name(&format!("{}-record-{}", identity.name, self.generation)), labels }
+        VolumeWant {
+            name: identity.object_name(&format!("{}-record-{}", identity.name, self.generation)),
+            labels,
+        }
     }
 
     /// This record with `change` made, as the next generation; unchanged if nothing changes.
