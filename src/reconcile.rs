@@ -88,14 +88,22 @@ pub enum Removal {
 }
 
 /// Brings one cluster nearer to what is wanted. Never fails: what went wrong is in the report.
-pub async fn step<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Request, now: Timestamp) -> Outcome {
+pub async fn step<E: Engine, A: ClusterApi>(
+    world: &World<E, A>,
+    request: &Request,
+    now: Timestamp,
+) -> Outcome {
     let mut seen = converge::Seen::default();
     let end = converge::converge(world, request, now, &mut seen).await;
     report::report(request, seen, end, now)
 }
 
 /// The report on a cluster as it is, changing nothing.
-pub async fn inspect<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Request, now: Timestamp) -> Outcome {
+pub async fn inspect<E: Engine, A: ClusterApi>(
+    world: &World<E, A>,
+    request: &Request,
+    now: Timestamp,
+) -> Outcome {
     let mut seen = converge::Seen::default();
     let end = converge::inspect(world, request, now, &mut seen).await;
     report::report(request, seen, end, now)
@@ -117,7 +125,10 @@ pub async fn preview<E: Engine, A: ClusterApi>(
 ///
 /// # Errors
 /// Where Docker could not even be asked.
-pub async fn remove<E: Engine, A: Send + Sync>(world: &World<E, A>, identity: &Identity) -> Result<Removal, EngineError> {
+pub async fn remove<E: Engine, A: Send + Sync>(
+    world: &World<E, A>,
+    identity: &Identity,
+) -> Result<Removal, EngineError> {
     let observed = observe(&world.engine, identity).await?;
     let plan = removal(&observed);
     if plan.steps.is_empty() {
@@ -134,9 +145,15 @@ pub async fn remove<E: Engine, A: Send + Sync>(world: &World<E, A>, identity: &I
         .map(|c| format!("container {}", c.name))
         .chain(left.networks.iter().map(|n| format!("network {}", n.name)))
         .chain(left.volumes.iter().map(|v| format!("volume {}", v.name)))
-        .map(|name| match report.failures.iter().find(|f| f.action.ends_with(name.rsplit(' ').next().unwrap_or_default())) {
-            Some(failure) => format!("{name}: {}", failure.error),
-            None => name,
+        .map(|name| {
+            match report
+                .failures
+                .iter()
+                .find(|f| f.action.ends_with(name.rsplit(' ').next().unwrap_or_default()))
+            {
+                Some(failure) => format!("{name}: {}", failure.error),
+                None => name,
+            }
         });
     Ok(Removal::Remaining(names.collect()))
 }

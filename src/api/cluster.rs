@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{K3sClusterStatus, NodeDefaults, NodeGroup};
 
 /// A k3s cluster that runs in containers on a Docker host.
-#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "k3nest.dev",
     version = "v1alpha1",

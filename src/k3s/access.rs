@@ -77,8 +77,8 @@ impl Access {
     pub fn from_k3s_yaml(yaml: &[u8], server_name: &str) -> Result<Self, AccessError> {
         // The message of a parser may quote the text, which holds a key.
         let unreadable = |what: &str| AccessError::Unreadable(what.to_owned());
-        let parsed: K3sYaml =
-            serde_saphyr::from_slice(yaml).map_err(|_| unreadable("it is not a kubeconfig with credentials"))?;
+        let parsed: K3sYaml = serde_saphyr::from_slice(yaml)
+            .map_err(|_| unreadable("it is not a kubeconfig with credentials"))?;
         let decode = |data: &str, what: &str| {
             let bytes = BASE64_STANDARD.decode(data).map_err(|_| unreadable(what))?;
             String::from_utf8(bytes).map_err(|_| unreadable(what))

@@ -23,7 +23,11 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub trait ClusterApi: Send + Sync + 'static {
     /// Whether /readyz says ok at `url`, and every Node. An error says in words why it cannot be
     /// told. Bounded to ten seconds.
-    fn probe(&self, access: &Access, url: &str) -> impl Future<Output = Result<Vec<NodeFacts>, String>> + Send;
+    fn probe(
+        &self,
+        access: &Access,
+        url: &str,
+    ) -> impl Future<Output = Result<Vec<NodeFacts>, String>> + Send;
 
     /// Brings labels and taints of `node` in step, if they are not. Returns whether anything was
     /// written.
@@ -43,9 +47,9 @@ pub struct Network;
 
 impl ClusterApi for Network {
     async fn probe(&self, access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
-        tokio::time::timeout(PROBE_TIMEOUT, probe(access, url))
-            .await
-            .unwrap_or_else(|_| Err(format!("the API at {url} gave no answer within {} s", PROBE_TIMEOUT.as_secs())))
+        tokio::time::timeout(PROBE_TIMEOUT, probe(access, url)).await.unwrap_or_else(|_| {
+            Err(format!("the API at {url} gave no answer within {} s", PROBE_TIMEOUT.as_secs()))
+        })
     }
 
     async fn keep_node(
@@ -58,12 +62,16 @@ impl ClusterApi for Network {
     ) -> Result<bool, String> {
         let client = access.client(url).map_err(|e| e.to_string())?;
         let nodes: Api<Node> = Api::all(client);
-        let failed = |what: &str, e: kube::Error| format!("{what} of Node {} could not be set: {e}", node.name);
+        let failed =
+            |what: &str, e: kube::Error| format!("{what} of Node {} could not be set: {e}", node.name);
         let mut written = false;
         if labels_differ(node, labels) {
             let applied = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": labels}});
             let params = PatchParams::apply(FIELD_MANAGER).force();
-            nodes.patch(&node.name, &params, &Patch::Apply(applied)).await.map_err(|e| failed("labels", e))?;
+            nodes
+                .patch(&node.name, &params, &Patch::Apply(applied))
+                .await
+                .map_err(|e| failed("labels", e))?;
             written = true;
         }
         if let Some(list) = taints_wanted(node, taints) {
@@ -87,13 +95,33 @@ impl ClusterApi for Network {
 async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
     let client = access.client(url).map_err(|e| e.to_string())?;
     let request = http::Request::get("/readyz").body(Vec::new()).map_err(|e| e.to_string())?;
-    client.request_text(request).await.map_err(|e| format!("the API at {url} is not ready: {}", root_cause(&e)))?;
+    client
+        .request_text(request)
+        .await
+        .map_err(|e| format!("the API at {url} is not ready: {}", why_not_ready(&e)))?;
     let nodes: Api<Node> = Api::all(client);
     let list = nodes
         .list(&ListParams::default())
         .await
         .map_err(|e| format!("the Nodes cannot be listed at {url}: {}", root_cause(&e)))?;
     Ok(list.items.into_iter().map(NodeFacts::from).collect())
+}
+
+/// What /readyz says, in a line: it lists every check, a line each, failed ones with `[-]`.
+fn why_not_ready(error: &kube::Error) -> String {
+    let kube::Error::Api(status) = error else { return root_cause(error) };
+    let failed: Vec<&str> = status
+        .message
+        .lines()
+        .filter_map(|line| line.strip_prefix("[-]"))
+        .filter_map(|check| check.split_whitespace().next())
+        .map(|check| check.trim_start_matches("poststarthook/"))
+        .collect();
+    match failed.as_slice() {
+        [] => format!("HTTP {}", status.code),
+        [one] => format!("waiting for {one}"),
+        [one, rest @ ..] => format!("waiting for {one} and {} more", rest.len()),
+    }
 }
 
 /// The innermost reason: the outer ones only say that a request failed.

@@ -61,8 +61,9 @@ impl From<Node> for NodeFacts {
             name: meta.name.unwrap_or_default(),
             ready: is_ready,
             version: status.node_info.map(|i| i.kubelet_version).unwrap_or_default(),
-            message: (!is_ready)
-                .then(|| ready.and_then(|c| c.message).unwrap_or_else(|| "the kubelet has not reported yet".into())),
+            message: (!is_ready).then(|| {
+                ready.and_then(|c| c.message).unwrap_or_else(|| "the kubelet has not reported yet".into())
+            }),
             labels: meta.labels.unwrap_or_default(),
             applied_labels,
             taints: node.spec.unwrap_or_default().taints.unwrap_or_default(),
@@ -74,7 +75,12 @@ impl From<Node> for NodeFacts {
 
 fn label_keys(fields: &Value) -> Vec<String> {
     let labels = fields.get("f:metadata").and_then(|m| m.get("f:labels")).and_then(Value::as_object);
-    labels.into_iter().flat_map(|l| l.keys()).filter_map(|k| k.strip_prefix("f:")).map(str::to_owned).collect()
+    labels
+        .into_iter()
+        .flat_map(|l| l.keys())
+        .filter_map(|k| k.strip_prefix("f:"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether the labels `want` must be applied.
@@ -88,7 +94,9 @@ pub fn labels_differ(node: &NodeFacts, want: &BTreeMap<String, String>) -> bool 
 pub fn taints_wanted(node: &NodeFacts, want: &[NodeTaint]) -> Option<Vec<Taint>> {
     let is = |taint: &Taint, own: &NodeTaint| taint.key == own.key && taint.effect == own.effect.as_str();
     let holds = |own: &NodeTaint| {
-        node.taints.iter().any(|t| is(t, own) && t.value.as_deref().unwrap_or_default() == own.value.as_deref().unwrap_or_default())
+        node.taints.iter().any(|t| {
+            is(t, own) && t.value.as_deref().unwrap_or_default() == own.value.as_deref().unwrap_or_default()
+        })
     };
     let remembered = want.iter().all(|w| node.applied_taints.contains(w));
     let stale = node.applied_taints.iter().any(|old| !want.contains(old));

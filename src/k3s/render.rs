@@ -54,7 +54,11 @@ pub fn server_files(config: &ServerConfig, token: &Sensitive<Vec<u8>>) -> Vec<Fi
     let mut files = vec![
         FileWant::new(ENTRYPOINT_PATH, 0o755, ENTRYPOINT),
         FileWant::new(CONFIG_PATH, 0o600, config_yaml(config)),
-        FileWant::new(RESOLV_PATH, 0o644, format!("nameserver {}\noptions timeout:2 attempts:3\n", config.resolver)),
+        FileWant::new(
+            RESOLV_PATH,
+            0o644,
+            format!("nameserver {}\noptions timeout:2 attempts:3\n", config.resolver),
+        ),
         FileWant { path: TOKEN_PATH.into(), mode: 0o600, content: token.clone() },
     ];
     files.extend(config.files.iter().cloned());
@@ -150,13 +154,21 @@ mod tests {
         let config = ServerConfig {
             node_name: "dev-server-0".into(),
             node_ip: "10.112.0.3".parse().unwrap(),
-            flags: object(json!({"cluster-init": true, "kubelet-arg": ["fail-cgroupv1=false"], "tls-san": ["a", "127.0.0.1"]})),
-            config: object(json!({"kubelet-arg+": ["max-pods=50"], "debug": true, "kube-apiserver-arg": "v=2"})),
+            flags: object(
+                json!({"cluster-init": true, "kubelet-arg": ["fail-cgroupv1=false"], "tls-san": ["a", "127.0.0.1"]}),
+            ),
+            config: object(
+                json!({"kubelet-arg+": ["max-pods=50"], "debug": true, "kube-apiserver-arg": "v=2"}),
+            ),
             args: vec![],
             files: vec![],
             resolver: "10.112.0.2".parse().unwrap(),
             labels: Default::default(),
-            taints: vec![crate::api::NodeTaint { key: "a/b".into(), value: None, effect: TaintEffect::NoSchedule }],
+            taints: vec![crate::api::NodeTaint {
+                key: "a/b".into(),
+                value: None,
+                effect: TaintEffect::NoSchedule,
+            }],
         };
         insta::assert_snapshot!(config_yaml(&config));
     }

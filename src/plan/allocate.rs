@@ -48,6 +48,8 @@ pub fn allocate(input: &Input, engine_id: &str, host: &HostFacts, salt: &str) ->
         api_port: allocate_port(input, host)?,
         guest: allocate_guest(input, host)?,
         network,
+        node_image: input.settings.node_image.clone(),
+        load_balancer_image: input.settings.load_balancer_image.clone(),
         initialised: false,
         highest_version: None,
         salt: salt.into(),

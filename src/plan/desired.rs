@@ -186,7 +186,7 @@ impl Server<'_> {
             .iter()
             .map(|(what, target)| (self.volume_name(what), (*target).to_owned()))
             .collect();
-        let declared = images.get(&self.input.node_image()).into_iter().flatten();
+        let declared = images.get(&self.input.node_image(&self.record.node_image)).into_iter().flatten();
         for (i, target) in declared.filter(|t| !NODE_VOLUMES.iter().any(|(_, known)| known == t)).enumerate()
         {
             if !self.node.volumes.iter().any(|v| v.target == *target) {
@@ -230,7 +230,7 @@ impl Server<'_> {
 
     fn container(&self, images: &Images) -> Result<ContainerWant, Blocked> {
         let input = self.input;
-        let image = input.node_image();
+        let image = input.node_image(&self.record.node_image);
         let env = self.node.env.iter().map(|e| self.env(e)).collect::<Result<Vec<_>, _>>()?;
         let files = self.node.files.iter().map(|f| self.file(f)).collect::<Result<Vec<_>, _>>()?;
         let mut labels = input.identity.labels(Role::Server);
@@ -378,7 +378,7 @@ struct BalancerInputs<'a> {
 }
 
 fn load_balancer(input: &Input, record: &Record, servers: &[Member]) -> ContainerWant {
-    let image = input.load_balancer_image();
+    let image = input.load_balancer_image(&record.load_balancer_image);
     let addresses: Vec<Ipv4Addr> = servers.iter().map(|m| m.address).collect();
     let api = input.spec.api.clone().unwrap_or_default();
     let publish = |host_ip, host_port, port, protocol| Publish { host_ip, host_port, port, protocol };
@@ -433,10 +433,10 @@ fn load_balancer(input: &Input, record: &Record, servers: &[Member]) -> Containe
 }
 
 impl Input {
-    /// Full reference of the nodes' image: the tag is the version with "+" as "-", since a tag
+    /// Full reference of the nodes' image, of the repository `default` where the spec names none. The tag is the version with "+" as "-", since a tag
     /// cannot hold a plus.
-    pub fn node_image(&self) -> String {
-        let repository = self.spec.image.as_deref().unwrap_or(&self.settings.node_image);
+    pub fn node_image(&self, default: &str) -> String {
+        let repository = self.spec.image.as_deref().unwrap_or(default);
         if repository.contains('@') {
             repository.to_owned()
         } else {
@@ -444,10 +444,10 @@ impl Input {
         }
     }
 
-    /// Reference of the load balancer's image.
-    pub fn load_balancer_image(&self) -> String {
+    /// Reference of the load balancer's image; `default` where the spec names none.
+    fn load_balancer_image(&self, default: &str) -> String {
         let own = self.spec.load_balancer.as_ref().and_then(|lb| lb.image.clone());
-        own.unwrap_or_else(|| self.settings.load_balancer_image.clone())
+        own.unwrap_or_else(|| default.to_owned())
     }
 
     /// The ports that the user wants forwarded.

@@ -13,8 +13,8 @@ use crate::{
     engine::{Engine, EngineError, Probe, Report, Scope, execute, observe},
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
     plan::{
-        self, ContainerKind, ContainerState, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess, Observed,
-        Plan, Record, Values,
+        self, ContainerKind, ContainerState, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess,
+        Observed, Plan, Record, Values,
     },
 };
 
@@ -118,7 +118,11 @@ pub async fn inspect<E: Engine, A: ClusterApi>(
     planner.read_only = true;
     let plan = planner.plan(now, seen).await?;
     if let Some(step) = plan.steps.first() {
-        let message = format!("not as applied last: {} to do, first: {}; run k3nest apply", plan.steps.len(), step.action);
+        let message = format!(
+            "not as applied last: {} to do, first: {}; run k3nest apply",
+            plan.steps.len(),
+            step.action
+        );
         look_inside(world, request, seen).await;
         return Err(Stop::Drifted(message));
     }
@@ -269,7 +273,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         if self.read_only {
             return Ok(Vec::new());
         }
-        let image = self.input.node_image();
+        let image = self.input.node_image(&self.request.settings.node_image);
         if self.world.engine.inspect_image(&image).await?.is_none() {
             self.world.engine.pull_image(&image, &self.world.progress).await?;
         }
@@ -322,9 +326,8 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     /// Whether the port that Docker names is one we picked, for a cluster nobody uses yet.
     fn may_pick_port(&self, record: &Record, message: &str) -> bool {
         let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port).is_some();
-        let named = message
-            .split(|c: char| !c.is_ascii_digit())
-            .any(|number| number.parse() == Ok(record.api_port));
+        let named =
+            message.split(|c: char| !c.is_ascii_digit()).any(|number| number.parse() == Ok(record.api_port));
         !explicit && named && !record.initialised
     }
 
@@ -437,13 +440,21 @@ pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net:
     }
 }
 
-async fn keep_nodes<E, A: ClusterApi>(world: &World<E, A>, seen: &Seen, access: &Access, url: &str, nodes: &[NodeFacts]) {
+async fn keep_nodes<E, A: ClusterApi>(
+    world: &World<E, A>,
+    seen: &Seen,
+    access: &Access,
+    url: &str,
+    nodes: &[NodeFacts],
+) {
     let containers = seen.desired.iter().flat_map(|d| &d.containers);
     for want in containers {
         let ContainerKind::Server(config) = &want.kind else { continue };
         let Some(node) = nodes.iter().find(|n| n.name == config.node_name) else { continue };
         // A conflict is settled by the next look; everything else shows there again.
-        if let Err(message) = world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await {
+        if let Err(message) =
+            world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await
+        {
             tracing::warn!(node = node.name, message, "labels or taints not in step");
         }
     }
@@ -455,7 +466,8 @@ const CRASH_LINES: usize = 5;
 async fn crash_messages<E: Engine, A>(world: &World<E, A>, observed: &Observed) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for container in observed.containers.iter().filter(|c| c.state == ContainerState::Restarting) {
-        let token = world.engine.read_file(&container.id, TOKEN_PATH).await.ok().flatten().unwrap_or_default();
+        let token =
+            world.engine.read_file(&container.id, TOKEN_PATH).await.ok().flatten().unwrap_or_default();
         if let Ok(logs) = world.engine.logs(&container.id, CRASH_LINES).await {
             found.push((container.name.clone(), without_secret(&logs, &token)));
         }

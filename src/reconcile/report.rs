@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     api::{
-        Blocked, Counts, K3sClusterStatus, NetworkStatus, NodeStatus, Phase, Reason, Role, condition, label, set_condition,
+        Blocked, Counts, K3sClusterStatus, NetworkStatus, NodeStatus, Phase, Reason, Role, condition, label,
+        set_condition,
     },
     engine::EngineError,
     k3s::NodeFacts,
@@ -95,8 +96,10 @@ fn keep_former(status: &mut K3sClusterStatus, former: &K3sClusterStatus) {
 /// Fills in what was seen of nodes, network and addresses.
 fn describe(status: &mut K3sClusterStatus, request: &Request, seen: &Seen) {
     if let Some(record) = &seen.record {
-        status.network =
-            Some(NetworkStatus { name: record.network.name.clone(), subnet: record.network.subnet.to_string() });
+        status.network = Some(NetworkStatus {
+            name: record.network.name.clone(),
+            subnet: record.network.subnet.to_string(),
+        });
         status.endpoint = Some(outside_url(request, record));
         status.engine_id = Some(record.engine_id.clone());
     }
@@ -146,7 +149,9 @@ fn nodes(seen: &Seen) -> Vec<NodeStatus> {
             let ready = running && node.is_some_and(|n| n.ready);
             let message = match (ready, crash, node) {
                 (true, ..) => None,
-                (_, Some(text), _) => Some(format!("the container stops again and again; its last words: {text}")),
+                (_, Some(text), _) => {
+                    Some(format!("the container stops again and again; its last words: {text}"))
+                }
                 (_, _, Some(node)) => node.message.clone(),
                 (_, _, None) if running => Some("the Node has not registered yet".into()),
                 _ => container.map(|c| c.status.clone()),
@@ -177,7 +182,9 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
         Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })) => {
             verdict(Some(false), Reason::Progressing, "objects in Docker are changing; looking again".into())
         }
-        Err(Stop::Engine(error)) => verdict(Some(false), Reason::EngineError, format!("{error}; trying again")),
+        Err(Stop::Engine(error)) => {
+            verdict(Some(false), Reason::EngineError, format!("{error}; trying again"))
+        }
         Ok(()) => {
             if let Some((name, text)) = seen.crashes.first() {
                 let message = format!("container {name} stops again and again; its last words: {text}");
@@ -188,15 +195,21 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
                 (Some(Ok(_)), None) => verdict(Some(true), Reason::Ready, "every node is Ready".into()),
                 (Some(Ok(_)), Some(node)) => {
                     let why = node.message.clone().unwrap_or_default();
-                    verdict(Some(false), Reason::WaitingForNodes, format!("node {} is not Ready: {why}", node.name))
+                    verdict(
+                        Some(false),
+                        Reason::WaitingForNodes,
+                        format!("node {} is not Ready: {why}", node.name),
+                    )
                 }
                 (Some(Err(why)), _) => verdict(Some(false), Reason::WaitingForNodes, why.clone()),
                 (None, _) if seen.recheck.is_some() => {
                     verdict(Some(false), Reason::Progressing, "objects in Docker are being made".into())
                 }
-                (None, _) => {
-                    verdict(Some(false), Reason::WaitingForNodes, "k3s has not written its kubeconfig yet".into())
-                }
+                (None, _) => verdict(
+                    Some(false),
+                    Reason::WaitingForNodes,
+                    "k3s has not written its kubeconfig yet".into(),
+                ),
             }
         }
     }
@@ -211,7 +224,13 @@ fn phase(verdict: &Verdict, initialised: bool) -> Phase {
     }
 }
 
-fn set_conditions(status: &mut K3sClusterStatus, request: &Request, seen: &Seen, verdict: &Verdict, now: Timestamp) {
+fn set_conditions(
+    status: &mut K3sClusterStatus,
+    request: &Request,
+    seen: &Seen,
+    verdict: &Verdict,
+    now: Timestamp,
+) {
     let generation = request.generation;
     let Verdict { ready, reason, message } = verdict;
     let stalled = reason.needs_a_person();
