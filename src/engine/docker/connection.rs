@@ -200,6 +200,16 @@ mod tests {
         assert!(error.to_string().contains("is Docker running"), "{error}");
     }
 
+    #[tokio::test]
+    async fn a_socket_that_nobody_listens_at_says_so() {
+        let socket = std::env::temp_dir().join(format!("k3nest-{}.sock", uuid::Uuid::new_v4()));
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let docker = Docker::connect(socket.to_str()).unwrap();
+        let error = crate::engine::Engine::info(&docker).await.unwrap_err();
+        std::fs::remove_file(socket).unwrap();
+        assert!(error.to_string().contains("nothing listens"), "{error}");
+    }
+
     /// An engine that remembers the paths it was asked for.
     async fn fake_engine(
         socket: std::path::PathBuf,
