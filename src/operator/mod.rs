@@ -5,3 +5,4 @@ pub struct OperatorArgs {}
 pub async fn run(_a: OperatorArgs) -> Result<(), std::io::Error> {
     Ok(())
 }
+pub mod install;

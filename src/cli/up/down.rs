@@ -46,7 +46,9 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
                 let how = match polite {
                     Ok(Ok(())) => "deleted by the operator",
                     Ok(Err(error)) => {
-                        say(&format!("the host cluster cannot do it ({error}); removing its clusters from Docker"));
+                        say(&format!(
+                            "the host cluster cannot do it ({error}); removing its clusters from Docker"
+                        ));
                         "removed from Docker"
                     }
                     Err(_) => {
@@ -94,20 +96,29 @@ async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Identity>, Cl
 
 fn confirm(tenants: &[Identity], yes: bool) -> Result<(), CliError> {
     use std::io::IsTerminal;
-    let others: Vec<String> =
-        tenants.iter().filter(|t| (t.namespace.as_str(), t.name.as_str()) != (NAMESPACE, NAME)).map(ToString::to_string).collect();
+    let others: Vec<String> = tenants
+        .iter()
+        .filter(|t| (t.namespace.as_str(), t.name.as_str()) != (NAMESPACE, NAME))
+        .map(ToString::to_string)
+        .collect();
     if yes || others.is_empty() {
         return Ok(());
     }
     let list = others.join(", ");
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::Input(format!("the operator keeps other clusters, too: {list}; run k3nest down --yes to remove them all")));
+        return Err(CliError::Input(format!(
+            "the operator keeps other clusters, too: {list}; run k3nest down --yes to remove them all"
+        )));
     }
     eprint!("The operator keeps other clusters, too: {list}. Remove them all? [y/N] ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|e| CliError::Input(e.to_string()))?;
-    if answer.trim().eq_ignore_ascii_case("y") { Ok(()) } else { Err(CliError::Input("nothing was removed".into())) }
+    if answer.trim().eq_ignore_ascii_case("y") {
+        Ok(())
+    } else {
+        Err(CliError::Input("nothing was removed".into()))
+    }
 }
 
 /// Has the operator delete its clusters, and waits until they are gone.
@@ -120,7 +131,8 @@ async fn delete_resources(session: &Session, say: &Say) -> Result<(), CliError> 
         answer.map_err(|_| CliError::Failed("its API does not answer".into()))?.map_err(failed)
     };
     for cluster in list().await?.items {
-        let api: Api<K3sCluster> = Api::namespaced(host.client.clone(), &cluster.namespace().unwrap_or_default());
+        let api: Api<K3sCluster> =
+            Api::namespaced(host.client.clone(), &cluster.namespace().unwrap_or_default());
         api.delete(&cluster.name_any(), &DeleteParams::default()).await.map_err(failed)?;
     }
     loop {

@@ -11,11 +11,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    HOST_CLUSTER, VERSION,
-    archive::operator_image,
-    stage::Say,
-};
+use super::{HOST_CLUSTER, VERSION, archive::operator_image, stage::Say};
 use crate::{
     api::{FIELD_MANAGER, K3sCluster, Role},
     cli::{
@@ -90,10 +86,13 @@ impl Host {
         let observed = observe(&session.docker, &identity).await?;
         let absent = || CliError::Failed("there is no host cluster; k3nest up makes one".into());
         let (_, request) = session.recorded(&identity, &observed).ok_or_else(absent)?;
-        let server = observed.containers.iter().find(|c| c.role() == Some(Role::Server)).ok_or_else(absent)?;
+        let server =
+            observed.containers.iter().find(|c| c.role() == Some(Role::Server)).ok_or_else(absent)?;
         let outcome = inspect(&session.quiet(), &request, now()).await;
         let (Some(access), Some(url)) = (outcome.access, outcome.status.endpoint) else {
-            return Err(CliError::Failed("the API of the host cluster does not answer; k3nest get clusters -o wide says why".into()));
+            return Err(CliError::Failed(
+                "the API of the host cluster does not answer; k3nest get clusters -o wide says why".into(),
+            ));
         };
         Ok(Self {
             client: access.client(&url).map_err(|e| CliError::Failed(e.to_string()))?,
@@ -125,7 +124,10 @@ impl Host {
         self.exec(&import, chunks).await?;
         // Some versions of ctr report success without having imported anything.
         if !self.exec(&list, Vec::new()).await?.contains(&image.reference) {
-            return Err(CliError::Failed(format!("image {} is not in the host cluster after its import", image.reference)));
+            return Err(CliError::Failed(format!(
+                "image {} is not in the host cluster after its import",
+                image.reference
+            )));
         }
         let word = format!("imported {}", image.reference);
         Ok((image.reference, word))
@@ -136,27 +138,46 @@ impl Host {
         if output.code == 0 {
             return Ok(output.output);
         }
-        Err(CliError::Failed(format!("{}: exit code {}: {}", command.join(" "), output.code, output.output.trim())))
+        Err(CliError::Failed(format!(
+            "{}: exit code {}: {}",
+            command.join(" "),
+            output.code,
+            output.output.trim()
+        )))
     }
 
     /// Installs the operator, or brings it in step, and waits until it is available.
-    pub async fn ensure_operator(&self, image: &str, settings: &EngineArgs, timeout: Duration, say: &Say) -> Result<String, CliError> {
+    pub async fn ensure_operator(
+        &self,
+        image: &str,
+        settings: &EngineArgs,
+        timeout: Duration,
+        say: &Say,
+    ) -> Result<String, CliError> {
         let failed = |e: &dyn std::error::Error| CliError::Failed(format!("installing the operator: {e}"));
-        let flags =
-            [format!("--node-image={}", settings.node_image), format!("--load-balancer-image={}", settings.load_balancer_image)];
+        let flags = [
+            format!("--node-image={}", settings.node_image),
+            format!("--load-balancer-image={}", settings.load_balancer_image),
+        ];
         let crd: DynamicObject = serde_saphyr::from_str(&crds()?).map_err(|e| failed(&e))?;
         let mut objects = vec![crd];
         objects.extend(install::objects(image, &flags).map_err(|e| failed(&e))?);
         let mut changed = 0;
         for object in objects {
-            say(&format!("applying {} {}", object.types.as_ref().map(|t| t.kind.clone()).unwrap_or_default(), object.name_any()));
+            say(&format!(
+                "applying {} {}",
+                object.types.as_ref().map(|t| t.kind.clone()).unwrap_or_default(),
+                object.name_any()
+            ));
             changed += usize::from(self.apply(object).await?);
         }
         say("waiting for the operator");
         let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
         let wait = await_condition(deployments, OPERATOR, available());
         match tokio::time::timeout(timeout, wait).await {
-            Ok(Ok(_)) => Ok(if changed == 0 { "unchanged".into() } else { format!("{changed} objects applied") }),
+            Ok(Ok(_)) => {
+                Ok(if changed == 0 { "unchanged".into() } else { format!("{changed} objects applied") })
+            }
             Ok(Err(e)) => Err(failed(&e)),
             Err(_) => Err(CliError::NotInTime(format!(
                 "the operator is not available after {timeout:?}; kubectl -n {OPERATOR_NAMESPACE} describe pods says why"
@@ -168,7 +189,8 @@ impl Host {
     async fn apply(&self, object: DynamicObject) -> Result<bool, CliError> {
         let types = object.types.clone().unwrap_or_default();
         let failed = |e: kube::Error| CliError::Failed(format!("{} {}: {e}", types.kind, object.name_any()));
-        let gvk = kube::core::GroupVersionKind::try_from(&types).map_err(|e| CliError::Failed(e.to_string()))?;
+        let gvk =
+            kube::core::GroupVersionKind::try_from(&types).map_err(|e| CliError::Failed(e.to_string()))?;
         let resource = ApiResource::from_gvk(&gvk);
         let api: Api<DynamicObject> = match object.namespace() {
             Some(namespace) => Api::namespaced_with(self.client.clone(), &namespace, &resource),

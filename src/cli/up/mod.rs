@@ -27,6 +27,8 @@ use super::{
 };
 use stage::{Say, Stages};
 
+use crate::engine::Docker;
+
 /// Name of the host cluster.
 pub const HOST_CLUSTER: &str = "k3nest-host";
 
@@ -41,8 +43,8 @@ pub struct UpArgs {
     only: Vec<Part>,
 
     /// Checkout of k3nest, from which the offline images are built where no registry answers
-    #[arg(long, env = "K3NEST_SOURCE", default_value = ".", value_name = "DIRECTORY")]
-    source: PathBuf,
+    #[arg(long, value_name = "DIRECTORY")]
+    source: Option<PathBuf>,
 
     /// How long to wait for the host cluster, the operator and the sample, each
     #[arg(long, default_value = "5m", value_parser = apply::duration)]
@@ -91,7 +93,8 @@ pub async fn up(args: &EngineArgs, up: UpArgs) -> Result<(), CliError> {
             .await?;
     }
     if wants(Part::Images) {
-        let found = stages.run("Images", |say, _| ensure_images(args.clone(), up.source.clone(), say)).await?;
+        let found =
+            stages.run("Images", |say, _| ensure_images(args.clone(), up.source.clone(), say)).await?;
         args.node_image = found.node;
         args.load_balancer_image = found.load_balancer;
     }
@@ -131,16 +134,22 @@ pub async fn up(args: &EngineArgs, up: UpArgs) -> Result<(), CliError> {
 }
 
 /// The images, and Docker able to run nodes of them privileged.
-async fn ensure_images(args: EngineArgs, source: PathBuf, say: Say) -> Result<(images::Images, String), CliError> {
+async fn ensure_images(
+    args: EngineArgs,
+    source: Option<PathBuf>,
+    say: Say,
+) -> Result<(images::Images, String), CliError> {
+    let engine = Docker::connect(args.docker_host.as_deref())?;
+    let client = engine.client().await?;
     let plan = images::ImagePlan {
-        node: args.node_image.clone(),
+        node_repository: args.node_image.clone(),
         version: VERSION.into(),
         load_balancer: args.load_balancer_image.clone(),
         source,
     };
-    let found = images::ensure_images(&plan, &*say).await?;
+    let found = images::ensure_images(&client, &plan, &*say).await?;
     let node = format!("{}:{}", found.node, VERSION.replace('+', "-"));
-    let runtime = privileged::ensure_privileged(&node, &*say).await?;
+    let runtime = privileged::ensure_privileged(&client, &node, &*say).await?;
     let how = runtime.map(|name| format!("; privileged by OCI runtime {name}")).unwrap_or_default();
     let word = format!("{node} and {}{how}", found.load_balancer);
     Ok((found, word))
@@ -157,7 +166,9 @@ impl From<error::SetupError> for CliError {
 fn host_kubeconfig() -> Result<PathBuf, CliError> {
     let cache = std::env::var_os("K3NEST_CACHE").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/k3nest"));
-    let folder = cache.or_else(home).ok_or_else(|| CliError::Input("neither K3NEST_CACHE nor HOME is set; set one".into()))?;
+    let folder = cache
+        .or_else(home)
+        .ok_or_else(|| CliError::Input("neither K3NEST_CACHE nor HOME is set; set one".into()))?;
     Ok(folder.join("host.kubeconfig"))
 }
 

@@ -24,11 +24,18 @@ pub const NAME: &str = "sample";
 pub const NAMESPACE: &str = "default";
 
 /// Applies the sample and waits until it is Ready. Returns its nodes, as lines for people.
-pub async fn ensure(session: &Session, host: &Host, timeout: Duration, say: &Say) -> Result<(Vec<String>, String), CliError> {
+pub async fn ensure(
+    session: &Session,
+    host: &Host,
+    timeout: Duration,
+    say: &Say,
+) -> Result<(Vec<String>, String), CliError> {
     let applied = kubectl(session, host)?.run(&["apply", "-f", "-"], SAMPLE).await?;
     let clusters: Api<K3sCluster> = Api::namespaced(host.client.clone(), NAMESPACE);
     let status = tokio::time::timeout(timeout, ready(clusters, say)).await.map_err(|_| {
-        CliError::NotInTime(format!("the sample is not Ready after {timeout:?}; kubectl describe k3scluster {NAME} says why"))
+        CliError::NotInTime(format!(
+            "the sample is not Ready after {timeout:?}; kubectl describe k3scluster {NAME} says why"
+        ))
     })??;
     let word = format!("{}, {status}", applied.trim());
     Ok((nodes(host).await?, word))
@@ -75,7 +82,8 @@ async fn nodes(host: &Host) -> Result<Vec<String>, CliError> {
     let secret = secrets.get(&format!("{NAME}-kubeconfig")).await.map_err(|e| failed(&e))?;
     let key = |name: &str| {
         let data = secret.data.as_ref().and_then(|d| d.get(name));
-        data.map(|d| d.0.clone()).ok_or_else(|| CliError::Failed(format!("Secret {NAME}-kubeconfig has no key {name}")))
+        data.map(|d| d.0.clone())
+            .ok_or_else(|| CliError::Failed(format!("Secret {NAME}-kubeconfig has no key {name}")))
     };
     let url = String::from_utf8_lossy(&key("server")?).into_owned();
     let identity_host = format!("{NAME}-k3s-api.{NAMESPACE}.svc");

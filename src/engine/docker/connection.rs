@@ -101,8 +101,9 @@ impl Connection {
 }
 
 impl Docker {
-    /// A client that has agreed on a version, for calls that return streams.
-    pub(super) async fn client(&self) -> Result<bollard::Docker> {
+    /// A client that has agreed on a version, for calls that return streams and for setting up a
+    /// host, which needs more of Docker than clusters do.
+    pub(crate) async fn client(&self) -> Result<bollard::Docker> {
         self.connection.client().await
     }
 
