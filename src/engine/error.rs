@@ -83,6 +83,9 @@ pub enum EngineError {
 impl EngineError {
     /// Whether the same call may work later without anything being changed.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::TimedOut { .. } | Self::Busy { .. } | Self::NotFound { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::TimedOut { .. } | Self::Busy { .. } | Self::NotFound { .. }
+        )
     }
 }

@@ -60,7 +60,11 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Creates a container with both its networks and returns its id. Its name is the lock:
     /// [`EngineError::NameTaken`] if it exists.
-    fn create_container(&self, want: &ContainerWant, command: &Command) -> impl Future<Output = Result<String>> + Send;
+    fn create_container(
+        &self,
+        want: &ContainerWant,
+        command: &Command,
+    ) -> impl Future<Output = Result<String>> + Send;
 
     /// Starts a container; fine if it runs.
     fn start_container(&self, id: &str) -> impl Future<Output = Result<()>> + Send;
@@ -87,7 +91,12 @@ pub trait Engine: Send + Sync + 'static {
     fn logs(&self, id: &str, lines: usize) -> impl Future<Output = Result<String>> + Send;
 
     /// Runs a command in a running container, feeding it `input`, and waits for its end.
-    fn exec<S>(&self, id: &str, command: &[&str], input: S) -> impl Future<Output = Result<ExecOutput>> + Send
+    fn exec<S>(
+        &self,
+        id: &str,
+        command: &[&str],
+        input: S,
+    ) -> impl Future<Output = Result<ExecOutput>> + Send
     where
         S: Stream<Item = Bytes> + Send + Unpin + 'static;
 

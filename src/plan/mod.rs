@@ -18,9 +18,12 @@ mod want;
 #[cfg(test)]
 mod sim;
 
-pub use allocate::{HostFacts, allocate, next_port, next_subnet};
-pub use desired::desired;
-pub use diff::diff;
+pub use allocate::{
+    HostFacts, addresses_in, allocate, allocate_guest, next_port, next_subnet, parse_routes, pick_address,
+};
+pub use desired::{API_PORT, SERVER_POOL, desired, version_numbers};
+pub use diff::{diff, images_needed};
+pub use hash::mac;
 pub use observed::*;
 pub use record::*;
 pub use removal::removal;
@@ -28,9 +31,12 @@ pub use sensitive::Sensitive;
 pub use settings::*;
 pub use want::*;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::api::Blocked;
+
+/// Images that are known to be there, by reference, and the paths they declare as volumes.
+pub type Images = BTreeMap<String, Vec<String>>;
 
 /// What to do next about one cluster. Empty at convergence.
 #[derive(Clone, Debug, Default, PartialEq)]

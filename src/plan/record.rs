@@ -26,6 +26,11 @@ pub struct Record {
     /// Place of the load balancer in the host cluster's network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<GuestAddress>,
+    /// Repository of node images where the spec names none. Kept, so that neither a new release nor
+    /// another setting of k3nest rolls a node.
+    pub node_image: String,
+    /// Image of the load balancer where the spec names none, kept likewise.
+    pub load_balancer_image: String,
     /// Whether a server was Ready once. From then on no server ever makes an empty cluster.
     #[serde(default)]
     pub initialised: bool,
@@ -92,7 +97,10 @@ impl Record {
         if let Some(spec) = &self.spec {
             labels.insert(label::SPEC.into(), spec.clone());
         }
-        VolumeWant { name: identity.object_name(&format!("{}-record-{}", identity.name, self.generation)), labels }
+        VolumeWant {
+            name: identity.object_name(&format!("{}-record-{}", identity.name, self.generation)),
+            labels,
+        }
     }
 
     /// This record with `change` made, as the next generation; unchanged if nothing changes.

@@ -136,11 +136,17 @@ impl SourceKey {
         if let Some(token) = &spec.token_secret_ref {
             found.push(("spec.tokenSecretRef".to_owned(), token.into()));
         }
-        let groups = [("spec.nodeDefaults", spec.node_defaults.as_ref()), ("spec.servers", Some(&spec.servers.node))];
+        let groups =
+            [("spec.nodeDefaults", spec.node_defaults.as_ref()), ("spec.servers", Some(&spec.servers.node))];
         for (at, node) in groups {
             let Some(node) = node else { continue };
-            let env = node.env.iter().enumerate().map(|(i, e)| (format!("{at}.env[{i}].valueFrom"), &e.value_from));
-            let files = node.files.iter().enumerate().map(|(i, f)| (format!("{at}.files[{i}].contentFrom"), &f.content_from));
+            let env =
+                node.env.iter().enumerate().map(|(i, e)| (format!("{at}.env[{i}].valueFrom"), &e.value_from));
+            let files = node
+                .files
+                .iter()
+                .enumerate()
+                .map(|(i, f)| (format!("{at}.files[{i}].contentFrom"), &f.content_from));
             for (field, source) in env.chain(files) {
                 if let Some(key) = source.as_ref().and_then(Self::of) {
                     found.push((field, key));

@@ -7,6 +7,7 @@
 mod rules;
 mod schema;
 
+pub(crate) use rules::overlap;
 pub use rules::{Policy, check_spec};
 pub use schema::check_document;
 

@@ -27,7 +27,7 @@ use std::{
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::time::{Instant, sleep};
 
-pub use process::{Process, flag_value, processes};
+pub use process::{flag_value, processes};
 
 use super::{
     command::{find_program, tail_of},

@@ -1,0 +1,169 @@
+//! What Docker is asked for when a container is made.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bollard::models::{
+    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig,
+    Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions,
+    NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
+};
+
+use crate::{
+    api::label,
+    engine::{Command, Probe},
+    plan::{ContainerWant, Mount, MountSource, Publish},
+};
+
+/// Seconds that Docker gives a container to stop by itself where nobody says otherwise, as when
+/// dockerd goes down: time for k3s to close its database.
+const STOP_SECONDS: i64 = 30;
+
+/// The container of `want`, in its own network only.
+pub(super) fn container(want: &ContainerWant, command: &Command) -> ContainerCreateBody {
+    let ContainerWant {
+        name: _,
+        kind: _,
+        image,
+        hostname,
+        env,
+        labels,
+        mounts,
+        tmpfs,
+        ports,
+        network,
+        address,
+        guest: _,
+        privileged,
+        runtime,
+    } = want;
+    ContainerCreateBody {
+        image: Some(image.clone()),
+        hostname: Some(hostname.clone()),
+        env: Some(env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect()),
+        entrypoint: some_unless_empty(&command.entrypoint),
+        cmd: some_unless_empty(&command.args),
+        labels: Some(labels.clone().into_iter().collect()),
+        exposed_ports: Some(ports.iter().map(port_key).collect()),
+        // Not the image's: nginx asks for SIGQUIT, which waits until the last client has gone.
+        stop_signal: Some("SIGTERM".into()),
+        stop_timeout: Some(STOP_SECONDS),
+        host_config: Some(HostConfig {
+            mounts: Some(mounts.iter().map(|m| mount(m, labels)).collect()),
+            tmpfs: Some(tmpfs.iter().map(|path| (path.clone(), String::new())).collect()),
+            port_bindings: Some(port_bindings(ports)),
+            network_mode: Some(network.clone()),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+                maximum_retry_count: None,
+            }),
+            privileged: Some(*privileged),
+            userns_mode: privileged.then(|| "host".into()),
+            runtime: runtime.clone(),
+            log_config: Some(logging()),
+            auto_remove: Some(false),
+            ..HostConfig::default()
+        }),
+        networking_config: Some(NetworkingConfig {
+            endpoints_config: Some([(network.clone(), pinned(address))].into()),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// A container in the host's network that runs a script once.
+pub(super) fn probe(probe: &Probe) -> ContainerCreateBody {
+    let Probe { name: _, image, script, labels } = probe;
+    ContainerCreateBody {
+        image: Some(image.clone()),
+        entrypoint: Some(vec!["/bin/sh".into(), "-c".into(), script.clone()]),
+        // An empty command replaces the image's.
+        cmd: Some(Vec::new()),
+        labels: Some(labels.clone().into_iter().collect()),
+        host_config: Some(HostConfig {
+            network_mode: Some("host".into()),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::NO),
+                maximum_retry_count: None,
+            }),
+            log_config: Some(logging()),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+/// A place in a network, at an address for good.
+pub(super) fn pinned(address: &std::net::Ipv4Addr) -> EndpointSettings {
+    EndpointSettings {
+        ipam_config: Some(EndpointIpamConfig {
+            ipv4_address: Some(address.to_string()),
+            ..EndpointIpamConfig::default()
+        }),
+        ..EndpointSettings::default()
+    }
+}
+
+/// A node's log can grow for years: bounded to 30 MB. Named, since `docker logs` and ours need a
+/// driver that can be read, whatever the engine's default is.
+fn logging() -> HostConfigLogConfig {
+    HostConfigLogConfig {
+        typ: Some("json-file".into()),
+        config: Some([("max-size".into(), "10m".into()), ("max-file".into(), "3".into())].into()),
+    }
+}
+
+fn some_unless_empty(words: &[String]) -> Option<Vec<String>> {
+    (!words.is_empty()).then(|| words.to_vec())
+}
+
+fn mount(mount: &Mount, container: &BTreeMap<String, String>) -> DockerMount {
+    let Mount { source, target, read_only } = mount;
+    let common =
+        DockerMount { target: Some(target.clone()), read_only: Some(*read_only), ..DockerMount::default() };
+    match source {
+        MountSource::Volume(name) => DockerMount {
+            typ: Some(MountType::VOLUME),
+            source: Some(name.clone()),
+            // Docker makes a volume that is not there. Should one have gone since the plan was made,
+            // its successor is at least known as the cluster's, and goes with it.
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(owner(container)),
+                ..MountVolumeOptions::default()
+            }),
+            ..common
+        },
+        MountSource::Host(path) => DockerMount {
+            typ: Some(MountType::BIND),
+            source: Some(path.clone()),
+            bind_options: Some(MountBindOptions {
+                // Mounts made in the container never reach the host, nor the other way.
+                propagation: Some(MountBindOptionsPropagationEnum::RPRIVATE),
+                ..MountBindOptions::default()
+            }),
+            ..common
+        },
+    }
+}
+
+fn owner(labels: &BTreeMap<String, String>) -> HashMap<String, String> {
+    [label::INSTANCE, label::OWNER, label::NAME, label::NAMESPACE]
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), labels.get(key)?.clone())))
+        .collect()
+}
+
+fn port_key(publish: &Publish) -> String {
+    format!("{}/{}", publish.port, publish.protocol.as_str())
+}
+
+/// By port of the container, which may be published more than once.
+fn port_bindings(ports: &[Publish]) -> PortMap {
+    let mut bindings = PortMap::new();
+    for publish in ports {
+        bindings.entry(port_key(publish)).or_default().get_or_insert_default().push(PortBinding {
+            host_ip: Some(publish.host_ip.to_string()),
+            host_port: Some(publish.host_port.to_string()),
+        });
+    }
+    bindings
+}

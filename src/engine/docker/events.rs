@@ -1,0 +1,68 @@
+//! What wakes us.
+
+use std::collections::HashMap;
+
+use bollard::{models::EventMessage, query_parameters::EventsOptionsBuilder};
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use super::{Docker, failure::Call};
+use crate::{
+    api::label,
+    engine::{EngineEvent, Result},
+};
+
+const KINDS: [&str; 4] = ["container", "network", "volume", "image"];
+
+/// What changes an answer to a list call, or an image. Everything else is left out at the source,
+/// above all `exec_*`, `extract-to-dir` and `archive-path`: our own looks into containers would
+/// wake us to look again.
+const ACTIONS: [&str; 18] = [
+    "create",
+    "start",
+    "die",
+    "oom",
+    "pause",
+    "unpause",
+    "restart",
+    "rename",
+    "update",
+    "destroy",
+    "remove",
+    "connect",
+    "disconnect",
+    "pull",
+    "load",
+    "tag",
+    "untag",
+    "delete",
+];
+
+/// Events of objects until the connection ends. A stream has no bound in time, since silence is
+/// what it is for; whoever listens keeps a slow resync as the net.
+pub(super) fn events(docker: &Docker) -> impl Stream<Item = Result<EngineEvent>> + Send + use<> {
+    let docker = docker.clone();
+    futures::stream::once(async move {
+        let client = docker.client().await?;
+        let filters: HashMap<String, Vec<String>> = [
+            ("type".to_owned(), KINDS.map(str::to_owned).to_vec()),
+            ("event".to_owned(), ACTIONS.map(str::to_owned).to_vec()),
+        ]
+        .into();
+        let events = client.events(Some(EventsOptionsBuilder::new().filters(&filters).build()));
+        let call = Call::new("listen to", "events", "");
+        Ok(events.map(move |event| event.map(translate).map_err(|error| docker.failed(&call, error))))
+    })
+    .try_flatten()
+}
+
+fn translate(message: EventMessage) -> EngineEvent {
+    let actor = message.actor.unwrap_or_default();
+    let mut attributes = actor.attributes.unwrap_or_default();
+    EngineEvent {
+        kind: message.typ.map(|kind| kind.to_string()).unwrap_or_default(),
+        action: message.action.unwrap_or_default(),
+        owner: attributes.remove(label::OWNER),
+        // A volume's name is its id.
+        name: attributes.remove("name").or(actor.id).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,192 @@
+//! Carries out a plan: every step as soon as what it comes after is done, and all that can at once.
+
+use std::{future::Future, time::Duration};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use super::{Command, Engine, EngineError, Progress, Result, Scope};
+use crate::{
+    api::{Identity, label},
+    plan::{Action, ContainerWant, FileWant, Plan},
+};
+
+/// What a container gets to stop by itself: time for k3s to close its database, and as much as
+/// Docker gives it when dockerd goes down.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Renders what containers are told. Asked only when a container is about to start, since some of
+/// it can be known only then.
+pub trait FileSource: Send + Sync {
+    /// What the container runs.
+    fn command(&self, want: &ContainerWant) -> Command;
+
+    /// The files of the container `id`, which exists and stands still.
+    fn files(&self, id: &str, want: &ContainerWant) -> impl Future<Output = Result<Vec<FileWant>>> + Send;
+}
+
+/// What came of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// How many steps were done.
+    pub done: usize,
+    /// The steps that failed. Those that come after them were not tried.
+    pub failures: Vec<Failure>,
+}
+
+/// A step that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was to be done, in words.
+    pub action: String,
+    /// Why it was not.
+    pub error: EngineError,
+}
+
+/// Carries out `plan` for `identity`. A step that fails holds up those that come after it, and no
+/// others. Dropped at any point it leaves a world that can be planned for again.
+pub async fn execute<E: Engine, F: FileSource>(
+    engine: &E,
+    identity: &Identity,
+    plan: &Plan,
+    files: &F,
+    progress: &Progress,
+) -> Report {
+    let worker = Worker { engine, identity, files, progress };
+    let run = |index: usize| {
+        let worker = &worker;
+        let action = &plan.steps[index].action;
+        async move { (index, worker.act(action).await) }
+    };
+
+    let mut report = Report::default();
+    let mut open: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
+    let mut running: FuturesUnordered<_> =
+        (0..plan.steps.len()).filter(|&index| open[index] == 0).map(run).collect();
+    while let Some((index, result)) = running.next().await {
+        if let Err(error) = result {
+            let action = plan.steps[index].action.to_string();
+            tracing::debug!(cluster = %identity, action, %error, "a step failed");
+            report.failures.push(Failure { action, error });
+            continue;
+        }
+        report.done += 1;
+        for (next, step) in plan.steps.iter().enumerate() {
+            let waited_for = step.after.iter().filter(|&&before| before == index).count();
+            if waited_for > 0 {
+                open[next] -= waited_for;
+                if open[next] == 0 {
+                    running.push(run(next));
+                }
+            }
+        }
+    }
+    report
+}
+
+struct Worker<'a, E, F> {
+    engine: &'a E,
+    identity: &'a Identity,
+    files: &'a F,
+    progress: &'a Progress,
+}
+
+impl<E: Engine, F: FileSource> Worker<'_, E, F> {
+    async fn act(&self, action: &Action) -> Result<()> {
+        let engine = self.engine;
+        match action {
+            Action::PullImage(image) => {
+                self.say(&format!("pulling {image}"));
+                engine.pull_image(image, self.progress).await
+            }
+            Action::CreateNetwork(want) => {
+                self.say(&format!("creating network {} ({})", want.name, want.subnet));
+                let network = engine.create_network(want).await?;
+                self.must_own(&network.labels, "network", &want.name)
+            }
+            Action::CreateVolume(want) => {
+                let volume = engine.create_volume(want).await?;
+                self.must_own(&volume.labels, "volume", &want.name)?;
+                // Labels hold the record and the nodes' addresses: somebody else's are to be read
+                // before anything is built on ours.
+                if volume.labels == want.labels { Ok(()) } else { Err(made_elsewhere("volume", &want.name)) }
+            }
+            Action::RunContainer(want) => {
+                self.say(&format!("starting {}", want.hostname));
+                let id = self.create(want).await?;
+                let started = self.start(&id, want).await;
+                if started.is_err() {
+                    // Half made, it would hold its name and make others wait for us. If this
+                    // fails, too, the next plan replaces it.
+                    let _ = engine.remove_container(&id).await;
+                }
+                started
+            }
+            Action::StartContainer { id, want } => {
+                self.say(&format!("starting {}", want.hostname));
+                self.start(id, want).await
+            }
+            Action::RemoveContainer { id, name, graceful } => {
+                self.say(&format!("removing {name}"));
+                if *graceful {
+                    engine.stop_container(id, GRACE).await?;
+                }
+                engine.remove_container(id).await
+            }
+            Action::RemoveVolume(name) => engine.remove_volume(name).await,
+            Action::RemoveNetwork { id, name } => {
+                self.say(&format!("removing network {name}"));
+                engine.remove_network(id).await
+            }
+        }
+    }
+
+    fn say(&self, sentence: &str) {
+        (self.progress)(sentence);
+    }
+
+    async fn create(&self, want: &ContainerWant) -> Result<String> {
+        match self.engine.create_container(want, &self.files.command(want)).await {
+            Err(EngineError::NameTaken { .. }) => Err(self.whose(want).await?),
+            created => created,
+        }
+    }
+
+    async fn start(&self, id: &str, want: &ContainerWant) -> Result<()> {
+        let files = self.files.files(id, want).await?;
+        self.engine.write_files(id, &files).await?;
+        self.engine.start_container(id).await
+    }
+
+    /// What it means that the name of a container is taken.
+    async fn whose(&self, want: &ContainerWant) -> Result<EngineError> {
+        let scope = Scope::Labels(vec![format!("{}={}", label::OWNER, self.identity.uid)]);
+        let containers = self.engine.list_containers(&scope).await?;
+        let ours = containers.iter().any(|c| c.name == want.name && self.identity.owns(&c.labels));
+        Ok(if ours {
+            made_elsewhere("container", &want.name)
+        } else {
+            EngineError::NameTaken { kind: "container", name: want.name.clone() }
+        })
+    }
+
+    /// Names of networks and volumes are no locks: creating returns what has the name.
+    fn must_own(
+        &self,
+        labels: &std::collections::BTreeMap<String, String>,
+        kind: &'static str,
+        name: &str,
+    ) -> Result<()> {
+        if self.identity.owns(labels) {
+            Ok(())
+        } else {
+            Err(EngineError::NameTaken { kind, name: name.into() })
+        }
+    }
+}
+/// Another k3nest makes the same cluster at this moment.
+fn made_elsewhere(kind: &str, name: &str) -> EngineError {
+    EngineError::Busy {
+        what: format!("create {kind} {name}"),
+        message: "it is being made by somebody else at this moment".into(),
+    }
+}

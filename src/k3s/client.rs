@@ -1,0 +1,134 @@
+//! The nested API over the network.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    Access,
+    node::{NodeFacts, TAINTS_ANNOTATION, labels_differ, taints_wanted},
+};
+use crate::api::{FIELD_MANAGER, NodeTaint};
+
+/// How long a look at a nested cluster may take in all.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The nested clusters' APIs, as far as k3nest needs them. A trait for the sake of tests without
+/// clusters.
+pub trait ClusterApi: Send + Sync + 'static {
+    /// Whether /readyz says ok at `url`, and every Node. An error says in words why it cannot be
+    /// told. Bounded to ten seconds.
+    fn probe(
+        &self,
+        access: &Access,
+        url: &str,
+    ) -> impl Future<Output = Result<Vec<NodeFacts>, String>> + Send;
+
+    /// Brings labels and taints of `node` in step, if they are not. Returns whether anything was
+    /// written.
+    fn keep_node(
+        &self,
+        access: &Access,
+        url: &str,
+        node: &NodeFacts,
+        labels: &BTreeMap<String, String>,
+        taints: &[NodeTaint],
+    ) -> impl Future<Output = Result<bool, String>> + Send;
+}
+
+/// The real one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Network;
+
+impl ClusterApi for Network {
+    async fn probe(&self, access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
+        tokio::time::timeout(PROBE_TIMEOUT, probe(access, url)).await.unwrap_or_else(|_| {
+            Err(format!("the API at {url} gave no answer within {} s", PROBE_TIMEOUT.as_secs()))
+        })
+    }
+
+    async fn keep_node(
+        &self,
+        access: &Access,
+        url: &str,
+        node: &NodeFacts,
+        labels: &BTreeMap<String, String>,
+        taints: &[NodeTaint],
+    ) -> Result<bool, String> {
+        let client = access.client(url).map_err(|e| e.to_string())?;
+        let nodes: Api<Node> = Api::all(client);
+        let failed =
+            |what: &str, e: kube::Error| format!("{what} of Node {} could not be set: {e}", node.name);
+        let mut written = false;
+        if labels_differ(node, labels) {
+            let applied = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": labels}});
+            let params = PatchParams::apply(FIELD_MANAGER).force();
+            nodes
+                .patch(&node.name, &params, &Patch::Apply(applied))
+                .await
+                .map_err(|e| failed("labels", e))?;
+            written = true;
+        }
+        if let Some(list) = taints_wanted(node, taints) {
+            let ours = serde_json::to_string(taints).map_err(|e| e.to_string())?;
+            let mut change = json!({
+                "metadata": {"annotations": {TAINTS_ANNOTATION: ours}},
+                "spec": {"taints": list},
+            });
+            // The labels' patch has changed the version already; the next look has the new one.
+            if !written {
+                change["metadata"]["resourceVersion"] = json!(node.resource_version);
+            }
+            let params = PatchParams::default();
+            nodes.patch(&node.name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
+            written = true;
+        }
+        Ok(written)
+    }
+}
+
+async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
+    let client = access.client(url).map_err(|e| e.to_string())?;
+    let request = http::Request::get("/readyz").body(Vec::new()).map_err(|e| e.to_string())?;
+    client
+        .request_text(request)
+        .await
+        .map_err(|e| format!("the API at {url} is not ready: {}", why_not_ready(&e)))?;
+    let nodes: Api<Node> = Api::all(client);
+    let list = nodes
+        .list(&ListParams::default())
+        .await
+        .map_err(|e| format!("the Nodes cannot be listed at {url}: {}", root_cause(&e)))?;
+    Ok(list.items.into_iter().map(NodeFacts::from).collect())
+}
+
+/// What /readyz says, in a line: it lists every check, a line each, failed ones with `[-]`.
+fn why_not_ready(error: &kube::Error) -> String {
+    let kube::Error::Api(status) = error else { return root_cause(error) };
+    let failed: Vec<&str> = status
+        .message
+        .lines()
+        .filter_map(|line| line.strip_prefix("[-]"))
+        .filter_map(|check| check.split_whitespace().next())
+        .map(|check| check.trim_start_matches("poststarthook/"))
+        .collect();
+    match failed.as_slice() {
+        [] => format!("HTTP {}", status.code),
+        [one] => format!("waiting for {one}"),
+        [one, rest @ ..] => format!("waiting for {one} and {} more", rest.len()),
+    }
+}
+
+/// The innermost reason: the outer ones only say that a request failed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
