@@ -137,6 +137,10 @@ async fn settle(
         );
         return Err(SetupError::new(format!("get {}", choice.real), cause, pull_it));
     };
+    say(&format!(
+        "{}: no registry gave {} ({reason}): building {}",
+        choice.role, choice.real, choice.offline
+    ));
     let script = source.join(choice.script);
     build::build(&script, &choice.offline, say).await?;
     if is_there(docker, &choice.offline).await? {

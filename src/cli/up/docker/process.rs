@@ -75,18 +75,22 @@ pub fn judge_pid_file(content: Option<&str>, name: &str, running: &[Process]) ->
     }
 }
 
-/// The containerd that a dead dockerd left behind: named by that dockerd's pid file, called
-/// containerd, and started with the configuration in dockerd's own directory. All three, so that
-/// the machine's own containerd is never taken for it.
-pub fn left_containerd<'a>(
-    pid_file: Option<&str>,
-    directory: &Path,
-    running: &'a [Process],
-) -> Option<&'a Process> {
+/// The containerd that a dead dockerd left behind: named by that dockerd's pid file and, see
+/// [`is_daemons_containerd`], what it should be.
+pub fn left_containerd(pid_file: Option<&str>, directory: &Path, running: &[Process]) -> Option<u32> {
     let PidFile::Live(pid) = judge_pid_file(pid_file, "containerd", running) else { return None };
-    let process = running.iter().find(|p| p.pid == pid)?;
-    let ours = |config: &str| same_place(Path::new(config).parent(), directory);
-    flag_value(&process.command, "--config").is_some_and(ours).then_some(process)
+    is_daemons_containerd(pid, directory, running).then_some(pid)
+}
+
+/// Whether this process is a containerd that a dockerd with this state directory started: by name
+/// and by the configuration in that directory, and in our network. So the machine's own containerd
+/// is never taken for it, nor that of a dockerd in a place of its own.
+pub fn is_daemons_containerd(pid: u32, directory: &Path, running: &[Process]) -> bool {
+    let Some(process) = running.iter().find(|p| p.pid == pid) else { return false };
+    let config = flag_value(&process.command, "--config").map(Path::new);
+    process.name == "containerd"
+        && process.same_network
+        && same_place(config.and_then(Path::parent), directory)
 }
 
 /// Whether two directories are one; /var/run is a link to /run.
@@ -144,7 +148,7 @@ mod tests {
             process(7, "containerd", "containerd --config=/etc/containerd/containerd.toml"),
             process(8, "bash", "bash --config /run/docker/containerd/containerd.toml"),
         ];
-        let left = |content| left_containerd(content, directory, &running).map(|p| p.pid);
+        let left = |content| left_containerd(content, directory, &running);
         assert_eq!(left(Some("6")), Some(6));
         for other in ["5", "7", "8", "9", ""] {
             assert_eq!(left(Some(other)), None, "{other}");

@@ -13,7 +13,7 @@ use tokio::{
 
 use super::{
     ANSWER_BOUND, DockerPaths, Probe, Say, SetupError, find_program, is_root, probe,
-    process::{PidFile, judge_pid_file, left_containerd, processes},
+    process::{PidFile, is_daemons_containerd, judge_pid_file, left_containerd, processes},
     tail_of,
 };
 use crate::cli::up::command::{open_log, run_logged};
@@ -51,6 +51,9 @@ pub async fn start(paths: &DockerPaths, say: &Say<'_>) -> Result<(), SetupError>
             "install it anew: apt-get install --reinstall docker.io",
         ));
     };
+    // Looked up before the first attempt: a dockerd that fails removes the pid file of a containerd
+    // that it could not reach, and the next one then waits for locks which that process holds.
+    let left = find_left_containerd(paths);
     let mut cause = String::new();
     for attempt in 1..=ATTEMPTS {
         clear_pid_file(paths, say);
@@ -61,7 +64,7 @@ pub async fn start(paths: &DockerPaths, say: &Say<'_>) -> Result<(), SetupError>
         }
         if attempt < ATTEMPTS {
             say(&format!("attempt {attempt} of {ATTEMPTS}: {}", last_line(&cause)));
-            end_left_containerd(paths, say).await;
+            end_left_containerd(left, paths, say).await;
         }
     }
     Err(SetupError::new(
@@ -165,20 +168,26 @@ fn spawn(program: &Path, log: &Path) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// Ends the containerd that a dead dockerd left behind. Containers are not its children and stay.
-async fn end_left_containerd(paths: &DockerPaths, say: &Say<'_>) {
-    let left = || {
-        let content = fs::read_to_string(paths.containerd.join("containerd.pid")).ok();
-        left_containerd(content.as_deref(), &paths.containerd, &processes(&paths.proc)).map(|p| p.pid)
-    };
-    let Some(pid) = left() else { return };
+fn find_left_containerd(paths: &DockerPaths) -> Option<u32> {
+    let content = fs::read_to_string(paths.containerd.join("containerd.pid")).ok();
+    left_containerd(content.as_deref(), &paths.containerd, &processes(&paths.proc))
+}
+
+/// Ends the containerd that a dead dockerd left behind, and that a new one could not work with.
+/// Containers are not its children and stay.
+async fn end_left_containerd(left: Option<u32>, paths: &DockerPaths, say: &Say<'_>) {
+    let Some(pid) = left else { return };
+    let lives = || is_daemons_containerd(pid, &paths.containerd, &processes(&paths.proc));
+    if !lives() {
+        return;
+    }
     say(&format!("ending process {pid}: the containerd of the dockerd that is gone"));
     for signal in ["-TERM", "-KILL"] {
         // The shell's own kill: the program of that name may not be installed.
         let _ = Command::new("/bin/sh").args(["-c", "kill $0 $1", signal, &pid.to_string()]).status().await;
         let end = Instant::now() + END_BOUND;
         while Instant::now() < end {
-            if left() != Some(pid) {
+            if !lives() {
                 return;
             }
             sleep(Duration::from_millis(50)).await;
