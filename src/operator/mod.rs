@@ -36,6 +36,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt, runtime::controller};
 use tokio::sync::{mpsc, watch};
+use tracing_subscriber::EnvFilter;
 
 use crate::{engine::Docker, k3s::Network, reconcile::World};
 
@@ -52,6 +53,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Where it cannot start: no host cluster, a bad Docker address, or an address that cannot be
 /// served on. A Docker engine that is away is waited for.
 pub async fn run(args: OperatorArgs) -> Result<(), OperatorError> {
+    log();
     let client = Client::try_default().await.map_err(OperatorError::Client)?;
     let instance = instance(&client).await?;
     let world = World {
@@ -61,6 +63,14 @@ pub async fn run(args: OperatorArgs) -> Result<(), OperatorError> {
     };
     let backend = DockerBackend::new(world, args.host_ip);
     run_with(client, backend, instance, &args, signalled()).await
+}
+
+/// Logs to standard output, as RUST_LOG says; `info` unless set. A process that logs already keeps
+/// its way. Failed requests are told by whoever made them.
+fn log() {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
 }
 
 /// Identity of the host cluster, and so of this operator.
@@ -80,7 +90,7 @@ async fn run_with<B: Backend>(
 ) -> Result<(), OperatorError> {
     let (stop, stopped) = watch::channel(false);
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::new()?));
-    let (controller, clusters) = triggers::controller(&client, args.namespace.as_deref(), &metrics);
+    let (controller, clusters) = triggers::controller(&client, args.namespace.as_deref(), &metrics, &health);
     let ctx = Arc::new(Context::new(client, backend, instance, args, metrics.clone()));
     let (wake, woken) = mpsc::channel(engine_events::BUFFER);
 
@@ -88,12 +98,7 @@ async fn run_with<B: Backend>(
         server::serve(args.metrics_address, health.clone(), metrics, clusters.clone(), told(stopped.clone()))
             .await?;
     let server = tokio::spawn(server);
-    let events = tokio::spawn(engine_events::follow(ctx.clone(), clusters.clone(), health.clone(), wake));
-    let listed = tokio::spawn(async move {
-        if clusters.wait_until_ready().await.is_ok() {
-            health.listed();
-        }
-    });
+    let events = tokio::spawn(engine_events::follow(ctx.clone(), clusters, health, wake));
     tokio::spawn(async move {
         shutdown.await;
         tracing::info!("shutting down: work under way is finished first");
@@ -124,7 +129,6 @@ async fn run_with<B: Backend>(
         () = overtime => tracing::warn!("operator stopped with work under way"),
     }
     events.abort();
-    listed.abort();
     // Ends by itself once told; a scrape that hangs must not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     Ok(())
