@@ -67,6 +67,12 @@ pub async fn converge<E: Engine, A: ClusterApi>(
     seen: &mut Seen,
 ) -> Result<(), Stop> {
     let mut planner = Planner::start(world, request, seen).await?;
+    if !planner.input.values.cover(&request.spec) {
+        // Made without them, a node would be told something else than what its specification says.
+        let message = "what the specification refers to was not looked up; this is a bug of k3nest";
+        return Err(Blocked::new(Reason::ReferenceMissing, message).into());
+    }
+    let mut recorded = false;
     for _ in 0..MAX_ROUNDS {
         let plan = planner.plan(now, seen).await?;
         if let Some(blocked) = plan.blocked {
