@@ -384,6 +384,10 @@ fn stop(error: EngineError, action: Option<&str>) -> Stop {
         EngineError::PortTaken { .. } => {
             (Reason::PortTaken, "stop what uses it, or choose another hostPort".to_owned())
         }
+        EngineError::NoPinning { .. } => (
+            Reason::NetworkUnusable,
+            "spec.network.name: addresses can be pinned only in a network with a configured subnet: make it anew with docker network create --subnet, delete the cluster and create it again".to_owned(),
+        ),
         EngineError::SubnetTaken { .. } => {
             (Reason::SubnetUnavailable, "choose another spec.network.subnet".to_owned())
         }
