@@ -33,6 +33,10 @@ pub struct Seen {
     pub access: Option<Access>,
     /// What the nested API says; an error in words while it does not answer.
     pub nodes: Option<Result<Vec<NodeFacts>, String>>,
+    /// Where it says so.
+    pub url: Option<String>,
+    /// Why labels or taints of its Nodes are not as wanted.
+    pub out_of_step: Option<String>,
     /// Last lines of nodes that crash, by container name.
     pub crashes: Vec<(String, String)>,
     /// Something is on its way that needs another look after this time.
@@ -82,6 +86,7 @@ pub async fn converge<E: Engine, A: ClusterApi>(
             seen.recheck = plan.recheck;
             if plan.recheck.is_none() {
                 look_inside(world, request, seen).await;
+                keep_nodes(world, request, seen).await;
             }
             if !planner.note_success(seen) {
                 return Ok(());
@@ -406,8 +411,8 @@ async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Re
         for (address, port) in own_way_in(request, record) {
             let url = format!("https://{address}:{port}");
             answer = world.clusters.probe(access, &url).await;
-            if let Ok(nodes) = &answer {
-                keep_nodes(world, seen, access, &url, nodes).await;
+            if answer.is_ok() {
+                seen.url = Some(url);
                 break;
             }
         }
@@ -450,24 +455,41 @@ pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net:
     }
 }
 
-async fn keep_nodes<E, A: ClusterApi>(
+/// How often labels and taints of Nodes are tried in one step: kubelet and controllers write Nodes,
+/// too, and a conflict with them passes.
+const KEEP_TRIES: usize = 3;
+
+/// Brings labels and taints of the Nodes in step. What could not be is in `seen`.
+async fn keep_nodes<E, A: ClusterApi>(world: &World<E, A>, request: &Request, seen: &mut Seen) {
+    let (Some(access), Some(url), Some(Ok(mut nodes))) = (&seen.access, &seen.url, seen.nodes.clone()) else {
+        return;
+    };
+    for attempt in 1..=KEEP_TRIES {
+        let Err(message) = keep_each(world, seen, access, url, &nodes).await else { return };
+        tracing::warn!(cluster = %request.identity, message, attempt, "labels or taints not in step");
+        match world.clusters.probe(access, url).await {
+            Ok(looked_again) if attempt < KEEP_TRIES => nodes = looked_again,
+            _ => {
+                seen.out_of_step = Some(message);
+                return;
+            }
+        }
+    }
+}
+
+async fn keep_each<E, A: ClusterApi>(
     world: &World<E, A>,
     seen: &Seen,
     access: &Access,
     url: &str,
     nodes: &[NodeFacts],
-) {
-    let containers = seen.desired.iter().flat_map(|d| &d.containers);
-    for want in containers {
+) -> Result<(), String> {
+    for want in seen.desired.iter().flat_map(|d| &d.containers) {
         let ContainerKind::Server(config) = &want.kind else { continue };
         let Some(node) = nodes.iter().find(|n| n.name == config.node_name) else { continue };
-        // A conflict is settled by the next look; everything else shows there again.
-        if let Err(message) =
-            world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await
-        {
-            tracing::warn!(node = node.name, message, "labels or taints not in step");
-        }
+        world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await?;
     }
+    Ok(())
 }
 
 /// How many lines of a crashing node are shown.

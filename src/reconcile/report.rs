@@ -146,11 +146,15 @@ fn nodes(seen: &Seen) -> Vec<NodeStatus> {
             let running = container.is_some_and(|c| c.state == ContainerState::Running);
             let node = facts.iter().find(|n| n.name == config.node_name);
             let crash = seen.crashes.iter().find(|(name, _)| *name == want.name).map(|(_, text)| text);
-            let ready = running && node.is_some_and(|n| n.ready);
+            let fresh = |n: &NodeFacts| container.is_none_or(|c| n.speaks_since(c.created));
+            let ready = running && node.is_some_and(|n| n.ready && fresh(n));
             let message = match (ready, crash, node) {
                 (true, ..) => None,
                 (_, Some(text), _) => {
                     Some(format!("the container stops again and again; its last words: {text}"))
+                }
+                (_, _, Some(node)) if running && !fresh(node) => {
+                    Some("its kubelet has not reported since the container was made".into())
                 }
                 (_, _, Some(node)) => node.message.clone(),
                 (_, _, None) if running => Some("the Node has not registered yet".into()),
@@ -192,6 +196,9 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
             }
             let waiting = status.nodes.iter().find(|n| !n.ready);
             match (&seen.nodes, waiting) {
+                (Some(Ok(_)), None) if seen.out_of_step.is_some() => {
+                    verdict(Some(false), Reason::Progressing, seen.out_of_step.clone().unwrap_or_default())
+                }
                 (Some(Ok(_)), None) => verdict(Some(true), Reason::Ready, "every node is Ready".into()),
                 (Some(Ok(_)), Some(node)) => {
                     let why = node.message.clone().unwrap_or_default();
