@@ -9,7 +9,7 @@ use super::{
     files::{StepFiles, random_hex},
 };
 use crate::{
-    api::{Blocked, Reason, Role},
+    api::{Blocked, Reason, Role, label},
     engine::{Engine, EngineError, Probe, Report, Scope, execute, observe},
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
     plan::{
@@ -82,6 +82,12 @@ pub async fn converge<E: Engine, A: ClusterApi>(
         if let Some(blocked) = plan.blocked {
             return Err(blocked.into());
         }
+        // The record is made first and removed last: without it, somebody deletes what is made here.
+        let is_recorded = seen.observed.record().is_some();
+        if recorded && !is_recorded {
+            return Err(Stop::Drifted("deleted while it was made".into()));
+        }
+        recorded |= is_recorded;
         if plan.steps.is_empty() {
             seen.recheck = plan.recheck;
             if plan.recheck.is_none() {
@@ -100,10 +106,15 @@ pub async fn converge<E: Engine, A: ClusterApi>(
         };
         let report = execute(&world.engine, &request.identity, &plan, &files, &world.progress).await;
         seen.changes += report.done;
+        recorded |= report.failures.is_empty() && plan.steps.iter().any(|step| writes_record(&step.action));
         planner.learn(report, seen).await?;
     }
     seen.recheck = Some(Duration::from_secs(1));
     Ok(())
+}
+
+fn writes_record(action: &plan::Action) -> bool {
+    matches!(action, plan::Action::CreateVolume(v) if v.labels.get(label::ROLE).map(String::as_str) == Some(Role::Record.as_str()))
 }
 
 /// The plan that [`converge`] would begin with.
@@ -398,6 +409,8 @@ fn stop(error: EngineError, action: Option<&str>) -> Stop {
         }
         _ => return Stop::Engine(error),
     };
+    // These errors name the object themselves.
+    let action = action.filter(|_| !matches!(reason, Reason::NameTaken | Reason::ImageUnavailable));
     let at = action.map(|action| format!("{action}: ")).unwrap_or_default();
     Blocked::new(reason, format!("{at}{error}; {advice}")).into()
 }
