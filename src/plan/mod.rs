@@ -15,9 +15,6 @@ mod sensitive;
 mod settings;
 mod want;
 
-#[cfg(test)]
-mod sim;
-
 pub use allocate::{
     HostFacts, addresses_in, allocate, allocate_guest, next_port, next_subnet, parse_routes, pick_address,
 };

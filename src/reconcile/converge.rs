@@ -401,9 +401,25 @@ async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Re
                 break;
             }
         }
-        seen.nodes = Some(answer);
+        seen.nodes = Some(answer.map(|nodes| believed(nodes, seen)));
     }
     seen.crashes = crash_messages(world, &seen.observed).await;
+}
+
+/// Nodes, where a report from before the container was made does not count: a Node lies in etcd as
+/// the former kubelet left it until the new one speaks, which is after the API answers.
+fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
+    for want in seen.desired.iter().flat_map(|d| &d.containers) {
+        let ContainerKind::Server(config) = &want.kind else { continue };
+        let Some(container) = seen.observed.container(&want.name) else { continue };
+        for node in nodes.iter_mut().filter(|n| n.name == config.node_name) {
+            if node.reported.is_some_and(|reported| reported < container.created) {
+                node.ready = false;
+                node.message = Some("the kubelet has not reported since its container was made".into());
+            }
+        }
+    }
+    nodes
 }
 
 async fn read_access<E: Engine, A>(world: &World<E, A>, request: &Request, seen: &Seen) -> Option<Access> {
