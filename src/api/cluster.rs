@@ -228,7 +228,7 @@ pub struct ApiSpec {
     pub host_ip: Option<String>,
     /// Port on the Docker host. Omitted: a free one of the operator's range, kept for life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub host_port: Option<u16>,
     /// Host name or address that kubeconfigs name, for readers on other machines. Added to the
     /// certificate. Omitted: hostIP (127.0.0.1 where that is 0.0.0.0).
@@ -283,11 +283,11 @@ pub struct PortMapping {
     #[x_kube(validation = Rule::new("isIP(self) && ip(self).family() == 4").message("spec.loadBalancer.ports[].hostIP: must be an IPv4 address of the Docker host, such as 127.0.0.1"))]
     pub host_ip: Option<String>,
     /// Port on the Docker host, 1 to 65535.
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub host_port: u16,
     /// Port on the nodes, 1 to 65535: a node port of a Service, or a host port such as 80 of an
     /// ingress controller.
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub port: u16,
     /// TCP or UDP.
     #[serde(default)]

@@ -18,7 +18,7 @@ use super::{ConfigMapKeyRef, SecretKeyRef};
 pub struct NodeGroup {
     /// How many nodes. A control plane has one server so far.
     #[serde(default = "one")]
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = 0, max = 1000), extend("format" = "int32"))]
     #[x_kube(validation = Rule::new("self == 1").message("spec.servers.replicas: must be 1; more servers are not supported by this version of k3nest"))]
     pub replicas: u32,
     /// What is said of each node.

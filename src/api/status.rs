@@ -99,10 +99,13 @@ pub struct NetworkStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Wanted.
+    #[schemars(extend("format" = "int32"))]
     pub desired: u32,
     /// With a running container.
+    #[schemars(extend("format" = "int32"))]
     pub running: u32,
     /// With a Ready Node.
+    #[schemars(extend("format" = "int32"))]
     pub ready: u32,
 }
 

@@ -158,11 +158,16 @@ fn read(path: &std::path::Path) -> Result<Value, CliError> {
 
 /// Writes a file of its own beside it and renames: a cut leaves the old or the new one, whole.
 fn write(path: &std::path::Path, config: &Value) -> Result<(), CliError> {
+    let yaml = serde_saphyr::to_string(config).map_err(|e| CliError::Failed(e.to_string()))?;
+    write_text(path, &yaml)
+}
+
+/// Writes a kubeconfig for its user alone, whole or not at all.
+pub fn write_text(path: &std::path::Path, yaml: &str) -> Result<(), CliError> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let failed = |e: std::io::Error| {
         CliError::Failed(format!("{} cannot be written: {e}; nothing was changed", path.display()))
     };
-    let yaml = serde_saphyr::to_string(config).map_err(|e| CliError::Failed(e.to_string()))?;
     // A link stays a link: what it points to is replaced.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = path.parent().unwrap_or(std::path::Path::new("."));

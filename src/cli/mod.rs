@@ -112,9 +112,12 @@ impl CliError {
 /// Runs the command line of this process.
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();
+    // The operator ends its work in order by itself, and logs for machines.
+    let operates = matches!(cli.verb, Verb::Operator(_));
+    log_to_stderr(operates);
     let result = tokio::select! {
         result = cli.run() => result,
-        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        Ok(()) = tokio::signal::ctrl_c(), if !operates => Err(CliError::Interrupted),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -125,6 +128,20 @@ pub async fn run() -> ExitCode {
             }
             ExitCode::from(error.code())
         }
+    }
+}
+
+/// Logs: JSON lines from the operator, warnings as text from the command line. `K3NEST_LOG` chooses
+/// what, such as `k3nest=debug`.
+fn log_to_stderr(operates: bool) {
+    use tracing_subscriber::EnvFilter;
+    let fallback = if operates { "info" } else { "error" };
+    let filter = EnvFilter::try_from_env("K3NEST_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if operates {
+        builder.json().init();
+    } else {
+        builder.with_target(false).init();
     }
 }
 

@@ -74,7 +74,7 @@ impl Session {
 
     /// Every cluster of the CLI on this engine.
     pub async fn clusters(&self) -> Result<Vec<(Identity, Observed)>, CliError> {
-        Ok(observe_all(&self.docker, STANDALONE).await?.into_iter().collect())
+        Ok(observe_all(&self.docker, Some(STANDALONE)).await?.into_iter().collect())
     }
 
     /// A request for what a file says.

@@ -26,12 +26,19 @@ pub async fn observe<E: Engine>(engine: &E, identity: &Identity) -> Result<Obser
     Ok(Observed { containers, volumes, networks })
 }
 
-/// Everything that `instance` ever made and that still exists, by the cluster it belongs to.
+/// Everything that `instance`, or any instance of k3nest, made and that still exists, by the cluster
+/// it belongs to.
 ///
 /// # Errors
 /// As [`observe`].
-pub async fn observe_all<E: Engine>(engine: &E, instance: &str) -> Result<BTreeMap<Identity, Observed>> {
-    let scope = Scope::Labels(vec![format!("{}={instance}", label::INSTANCE)]);
+pub async fn observe_all<E: Engine>(
+    engine: &E,
+    instance: Option<&str>,
+) -> Result<BTreeMap<Identity, Observed>> {
+    let scope = Scope::Labels(vec![match instance {
+        Some(instance) => format!("{}={instance}", label::INSTANCE),
+        None => label::INSTANCE.to_owned(),
+    }]);
     let all = lists(engine, &scope).await?;
     let mut clusters: BTreeMap<Identity, Observed> = BTreeMap::new();
     for container in all.containers {
@@ -65,12 +72,13 @@ async fn lists<E: Engine>(engine: &E, scope: &Scope) -> Result<Observed> {
     Ok(Observed { containers, volumes, networks })
 }
 
-/// Whose object this is, if it is `instance`'s.
-fn owner(instance: &str, labels: &BTreeMap<String, String>) -> Option<Identity> {
+/// Whose object this is, if it is `instance`'s, or anybody's where none is given.
+fn owner(instance: Option<&str>, labels: &BTreeMap<String, String>) -> Option<Identity> {
     let text = |key| labels.get(key).cloned().unwrap_or_default();
-    (labels.get(label::INSTANCE)? == instance).then_some(())?;
+    let made_by = labels.get(label::INSTANCE)?;
+    instance.is_none_or(|wanted| wanted == made_by).then_some(())?;
     Some(Identity {
-        instance: instance.into(),
+        instance: made_by.clone(),
         uid: labels.get(label::OWNER)?.clone(),
         namespace: text(label::NAMESPACE),
         name: text(label::NAME),

@@ -101,8 +101,9 @@ impl Connection {
 }
 
 impl Docker {
-    /// A client that has agreed on a version, for calls that return streams.
-    pub(super) async fn client(&self) -> Result<bollard::Docker> {
+    /// A client that has agreed on a version, for calls that return streams and for setting up a
+    /// host, which needs more of Docker than clusters do.
+    pub(crate) async fn client(&self) -> Result<bollard::Docker> {
         self.connection.client().await
     }
 
@@ -198,6 +199,16 @@ mod tests {
         let error = crate::engine::Engine::info(&docker).await.unwrap_err();
         assert!(matches!(error, EngineError::Unavailable { .. }), "{error}");
         assert!(error.to_string().contains("is Docker running"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_nobody_listens_at_says_so() {
+        let socket = std::env::temp_dir().join(format!("k3nest-{}.sock", uuid::Uuid::new_v4()));
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let docker = Docker::connect(socket.to_str()).unwrap();
+        let error = crate::engine::Engine::info(&docker).await.unwrap_err();
+        std::fs::remove_file(socket).unwrap();
+        assert!(error.to_string().contains("nothing listens"), "{error}");
     }
 
     /// An engine that remembers the paths it was asked for.

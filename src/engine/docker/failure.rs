@@ -150,7 +150,8 @@ fn no_socket(host: &str) -> String {
 /// Why no connection came about, and what to do.
 fn connection_cause(host: &str, error: &Error) -> String {
     let mut deepest: &dyn std::error::Error = error;
-    let mut kind = None;
+    // This variant passes itself off as its cause, whose own source is deeper still.
+    let mut kind = if let Error::IOError { err } = error { Some(err.kind()) } else { None };
     loop {
         if let Some(io) = deepest.downcast_ref::<std::io::Error>() {
             kind = Some(io.kind());

@@ -53,6 +53,8 @@ fn pack(files: &[FileWant]) -> Result<Vec<u8>, String> {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(*mode);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default());
         archive.append_data(&mut header, relative, content.as_slice()).map_err(|error| broken(&error))?;
     }

@@ -1,0 +1,148 @@
+#!/usr/bin/env bash
+# Proves that `k3nest up` brings Docker up from every state it may find.
+#
+#   e2e/docker-setup.sh K3NEST [IMAGE]
+#
+#   K3NEST  the binary
+#   IMAGE   a local image that holds /bin/sh (k3nest-offline/nginx:1); stands in for both images
+#
+# Everything happens in network, process and mount namespaces of its own, on a
+# copy-on-write view of this machine's root file system in memory, so paths are the
+# real ones, packages are really installed, and nothing of it stays. The Docker of
+# this machine is only asked to save the image. Needs root and a package mirror.
+set -euo pipefail
+
+readonly PACKAGES=(docker.io containerd runc iptables)
+readonly NODE=k3nest-offline/node:v1.36.1-k3s1
+readonly LOAD_BALANCER=k3nest-offline/nginx:1
+
+die() { echo "docker-setup: $*" >&2; exit 1; }
+
+# --- outside: what needs the network or this machine's Docker -----------------
+
+outside() { # binary $1, image $2
+  [ "$(id -u)" = 0 ] || die "needs root, for namespaces and packages"
+  [ -x "$1" ] || die "$1 is not a program: usage: docker-setup.sh K3NEST [IMAGE]"
+  work=$(mktemp -d)
+  trap 'umount -l "$work" 2>/dev/null; rmdir "$work"' EXIT
+  mount -t tmpfs -o mode=755 k3nest-docker-setup "$work"
+  mkdir -p "$work"/{upper,work,root,debs/partial,run}
+  cp "$1" "$work/k3nest"
+  docker save "$2" >"$work/image.tar" || die "cannot save image $2: build or pull it first"
+  (cd "$work/debs" && apt-get -qq -o APT::Sandbox::User=root download "${PACKAGES[@]}") ||
+    die "cannot download ${PACKAGES[*]}: are the package lists fresh (apt-get update)?"
+  unshare --net --mount --pid --fork --propagation private "$0" --inside "$work" "$2"
+}
+
+# --- inside: a machine of its own ---------------------------------------------
+
+new_root() { # work directory $1
+  local root=$1/root
+  ip link set lo up
+  mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$root"
+  mkdir -p "$root/k3nest" "$root/var/lib/docker"
+  mount --bind "$1" "$root/k3nest"
+  mount -t proc proc "$root/proc"
+  mount --rbind /sys "$root/sys"
+  mount --rbind /dev "$root/dev"
+  mount -t tmpfs -o mode=755 tmpfs "$root/run"
+  # Docker's layers cannot lie on an overlay.
+  mount -t tmpfs tmpfs "$root/var/lib/docker"
+  rm -rf "$root/etc/docker" "$root/usr/local/lib/k3nest" "$root"/var/log/k3nest-*
+  cd "$root"
+  pivot_root . mnt
+  umount -l /mnt
+  cd /
+}
+
+passed=0
+failed=0
+begin() { case_name=$1; started=$SECONDS; echo "--- $1"; }
+
+# The case holds if `up` succeeds, its words match $1 and do not match $2, and Docker answers.
+up_says() { # pattern $1, forbidden pattern $2
+  local words status=0
+  words=$(/k3nest/k3nest up --only docker 2>&1) || status=$?
+  sed 's/^/    /' <<<"$words"
+  if [ "$status" = 0 ] && grep -q "$1" <<<"$words" && ! grep -q "$2" <<<"$words" &&
+    curl -fsS --unix-socket /run/docker.sock http://docker/_ping >/dev/null; then
+    verdict ok
+  else
+    tail -n 15 /var/log/k3nest-dockerd.log /var/log/k3nest-install.log 2>/dev/null || true
+    verdict "failed (exit $status, wanted: $1, unwanted: $2)"
+  fi
+}
+
+verdict() {
+  echo "$case_name: $1 ($((SECONDS - started)) s)"
+  if [ "$1" = ok ]; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+}
+
+gone() { # name $1; waits for all processes of that name to end
+  local i
+  for ((i = 0; i < 100; i++)); do
+    pgrep -x "$1" >/dev/null || return 0
+    sleep 0.1
+  done
+  die "$1 does not end"
+}
+
+inside() { # work directory $1, image $2
+  new_root "$1"
+
+  begin "not installed"
+  dpkg --purge --force-depends docker.io containerd >/k3nest/purge.log 2>&1 || die "$(tail -n 5 /k3nest/purge.log)"
+  # There is no network in here: the package lists stay as they are, the packages come from the
+  # cache, which container images of Debian are set to empty after each update.
+  rm -f /etc/apt/apt.conf.d/docker-clean
+  cp /k3nest/debs/*.deb /var/cache/apt/archives/
+  up_says "installing Docker" "attempt"
+  [ "$failed" = 0 ] || { summary; return 1; }
+
+  begin "running"
+  up_says "" "starting\|installing"
+
+  begin "outlives the terminal"
+  if [ "$(ps -o sid= -p "$(cat /run/docker.pid)")" != "$(ps -o sid= -p $$)" ]; then verdict ok; else verdict "failed: same session"; fi
+
+  begin "stopped"
+  kill "$(cat /run/docker.pid)" && gone dockerd
+  up_says "starting" "attempt\|stale\|installing"
+
+  begin "killed, with its pid file left"
+  kill -KILL "$(cat /run/docker.pid)" && gone dockerd
+  up_says "stale /var/run/docker.pid: process [0-9]* is gone" installing
+
+  begin "pid file of something else"
+  kill "$(cat /run/docker.pid)" && gone dockerd
+  echo $$ >/run/docker.pid
+  up_says "is bash, not dockerd\|is docker-setup.sh, not dockerd" "attempt\|installing"
+
+  begin "killed while a container runs"
+  docker load -q -i /k3nest/image.tar
+  docker run -d --name sleeper --restart unless-stopped --entrypoint /bin/sh "$2" -c 'sleep 600'
+  kill -KILL "$(cat /run/docker.pid)" && gone dockerd
+  up_says "starting" installing
+
+  begin "killed, with a containerd left that hangs"
+  docker rm -f sleeper >/dev/null
+  kill -KILL "$(cat /run/docker.pid)" && gone dockerd && gone containerd
+  rm -f /run/docker/containerd/*.ttrpc
+  containerd --config /var/run/docker/containerd/containerd.toml &>/k3nest/containerd.log &
+  printf %s $! >/run/docker/containerd/containerd.pid
+  local i; for ((i = 0; i < 100; i++)); do [ -S /run/docker/containerd/containerd.sock.ttrpc ] && break; sleep 0.1; done
+  kill -STOP $!
+  up_says "ending process $!: the containerd" installing
+
+  summary
+}
+
+summary() {
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ]
+}
+
+case ${1:-} in
+  --inside) inside "$2" "$3" ;;
+  *) outside "${1:-}" "${2:-$LOAD_BALANCER}" ;;
+esac

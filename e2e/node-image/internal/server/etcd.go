@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"k3nest.dev/k3nest/e2e/node-image/internal/arguments"
+	"k3nest.dev/k3nest/e2e/node-image/internal/etcd"
+	"k3nest.dev/k3nest/e2e/node-image/internal/layout"
+	"k3nest.dev/k3nest/e2e/node-image/internal/options"
+	"k3nest.dev/k3nest/e2e/node-image/internal/pki"
+)
+
+// etcdMember is this node's member of the cluster's etcd.
+type etcdMember struct {
+	Name    string
+	NodeIP  string
+	Dirs    layout.Dirs
+	Options *options.Options
+}
+
+func (e etcdMember) peerURL() string { return "https://" + e.NodeIP + ":2380" }
+
+// newEtcdMember gives the member a name once: the node's name and a random end,
+// so that a node that comes back with empty disks is another member, as in k3s.
+func newEtcdMember(o *options.Options, nodeIP string) (etcdMember, error) {
+	member := etcdMember{NodeIP: nodeIP, Dirs: o.Dirs(), Options: o}
+	stored, err := os.ReadFile(member.Dirs.EtcdName())
+	if err == nil {
+		member.Name = strings.TrimSpace(string(stored))
+		return member, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return member, fmt.Errorf("read the name of this etcd member: %w", err)
+	}
+	suffix, err := pki.NewPassword()
+	if err != nil {
+		return member, err
+	}
+	member.Name = o.NodeName + "-" + suffix[:8]
+	if err := os.MkdirAll(member.Dirs.EtcdData(), 0o700); err != nil {
+		return member, fmt.Errorf("make etcd's data directory: %w", err)
+	}
+	return member, layout.Write(member.Dirs.EtcdName(), []byte(member.Name), 0o600)
+}
+
+// args are those of a first member; a joining one will bring other
+// --initial-cluster values, which etcd ignores once it has data.
+func (e etcdMember) args() []string {
+	tls := e.Dirs.TLS
+	metrics := "http://127.0.0.1:2381"
+	if e.Options.EtcdExposeMetrics {
+		metrics += ",http://" + e.NodeIP + ":2381"
+	}
+	return arguments.Merge([]string{
+		"--name=" + e.Name,
+		"--data-dir=" + e.Dirs.EtcdData(),
+		"--listen-client-urls=https://127.0.0.1:2379,https://" + e.NodeIP + ":2379",
+		"--advertise-client-urls=https://" + e.NodeIP + ":2379",
+		"--listen-peer-urls=https://127.0.0.1:2380," + e.peerURL(),
+		"--initial-advertise-peer-urls=" + e.peerURL(),
+		"--initial-cluster=" + e.Name + "=" + e.peerURL(),
+		"--initial-cluster-state=new",
+		"--listen-metrics-urls=" + metrics,
+		"--cert-file=" + tls("etcd/server-client.crt"),
+		"--key-file=" + tls("etcd/server-client.key"),
+		"--client-cert-auth=true",
+		"--trusted-ca-file=" + tls("etcd/server-ca.crt"),
+		"--peer-cert-file=" + tls("etcd/peer-server-client.crt"),
+		"--peer-key-file=" + tls("etcd/peer-server-client.key"),
+		"--peer-client-cert-auth=true",
+		"--peer-trusted-ca-file=" + tls("etcd/peer-ca.crt"),
+		// k3s's own timings: slow disks and loaded hosts are its home.
+		"--heartbeat-interval=500",
+		"--election-timeout=5000",
+		"--snapshot-count=10000",
+		"--log-outputs=stderr",
+		"--log-level=warn",
+	}, e.Options.EtcdArgs)
+}
+
+// waitForMember waits until etcd answers, then makes sure that it still knows
+// this node by this address. One that came back with another address would not
+// be reached by the other members: k3s refuses to run with it, and so do we.
+func (e etcdMember) waitForMember(ctx context.Context) error {
+	members, err := e.members(ctx)
+	if err != nil {
+		return err
+	}
+	var found []string
+	for _, member := range members {
+		if member.Name == e.Name && slices.Contains(member.PeerURLs, e.peerURL()) {
+			return nil
+		}
+		found = append(found, member.Name+"="+strings.Join(member.PeerURLs, ","))
+	}
+	return fmt.Errorf("this server is a not a member of the etcd cluster. Found %v, expect: %s=%s; "+
+		"give the node its old address again, or run once with --cluster-reset", found, e.Name, e.peerURL())
+}
+
+// members waits until etcd answers who its members are.
+func (e etcdMember) members(ctx context.Context) ([]*etcdserverpb.Member, error) {
+	// gRPC would complain loudly, and then wait a second, if it came too early.
+	if err := waitForPort(ctx, "127.0.0.1:2379"); err != nil {
+		return nil, fmt.Errorf("etcd did not start: %w; read %s/etcd.log", err, layout.LogDir)
+	}
+	client, err := etcd.Client(e.Dirs)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
+		answer, err := client.MemberList(attempt)
+		cancel()
+		if err == nil {
+			return answer.Members, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("etcd did not answer: %w; read %s/etcd.log", err, layout.LogDir)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

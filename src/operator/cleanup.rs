@@ -1,0 +1,124 @@
+//! Deletion: the finalizer is let go only when nothing of the cluster is left in Docker, or when a
+//! person says so.
+
+use kube::{ResourceExt, runtime::events::EventType};
+
+use super::{
+    backend::Backend,
+    context::{Context, now},
+    error::ReconcileError,
+    metrics::Result as Label,
+    status::{announce, deleting, write},
+};
+use crate::{
+    api::{ABANDON_ANNOTATION, Blocked, K3sCluster, Phase, Reason},
+    engine::EngineError,
+    reconcile::Removal,
+};
+
+/// How many of the remaining objects a condition or Event names.
+const NAMED: usize = 10;
+
+/// Removes everything of `cluster`. Works whatever its spec says.
+///
+/// # Errors
+/// As long as something is left, or it is not known whether something is: the finalizer stays.
+pub(super) async fn cleanup<B: Backend>(
+    cluster: &K3sCluster,
+    ctx: &Context<B>,
+) -> Result<(), ReconcileError> {
+    let identity = ctx.identity(cluster);
+    if ctx.former(cluster).phase != Phase::Deleting {
+        report(
+            cluster,
+            ctx,
+            Blocked::new(Reason::Deleting, "its containers, volumes and network are removed"),
+        )
+        .await?;
+    }
+    let result = ctx.backend.remove(&identity).await;
+    if let Err(error) = &result {
+        ctx.metrics.engine_failed("remove");
+        tracing::warn!(cluster = %identity, %error, "cannot be removed");
+    }
+    match result {
+        Ok(Removal::Gone) => {}
+        result if abandoned(cluster) => say_what_stays(cluster, ctx, &result).await,
+        Ok(Removal::Remaining(left)) => {
+            let left = listed(&left);
+            report(cluster, ctx, Blocked::new(Reason::Deleting, format!("still there: {left}"))).await?;
+            return Err(ReconcileError::Remaining(left));
+        }
+        Err(error) => {
+            report(cluster, ctx, away(&error)).await?;
+            return Err(error.into());
+        }
+    }
+    ctx.backoff.reset(&identity.uid);
+    ctx.written.forget(&identity.uid);
+    ctx.metrics.count(Label::Ok, Reason::Deleting.as_str());
+    tracing::info!(cluster = %identity, "removed");
+    Ok(())
+}
+
+fn abandoned(cluster: &K3sCluster) -> bool {
+    cluster.annotations().get(ABANDON_ANNOTATION).is_some_and(|value| value == "true")
+}
+
+fn away(error: &EngineError) -> Blocked {
+    Blocked::new(
+        Reason::EngineUnavailable,
+        format!(
+            "deletion waits for Docker: {error}; to let go of it and leave its objects behind, annotate it with {ABANDON_ANNOTATION}=true"
+        ),
+    )
+}
+
+async fn report<B: Backend>(
+    cluster: &K3sCluster,
+    ctx: &Context<B>,
+    blocked: Blocked,
+) -> Result<(), ReconcileError> {
+    let former = ctx.former(cluster);
+    let status = deleting(&former, cluster.metadata.generation, &blocked, now());
+    write(ctx, cluster, &former, &status).await
+}
+
+/// The last word about an abandoned cluster: what of it stays.
+async fn say_what_stays<B: Backend>(
+    cluster: &K3sCluster,
+    ctx: &Context<B>,
+    result: &Result<Removal, EngineError>,
+) {
+    let note = match result {
+        Ok(Removal::Gone) => return,
+        Ok(Removal::Remaining(left)) => format!("abandoned; these stay in Docker: {}", listed(left)),
+        Err(error) => format!(
+            "abandoned; what stays in Docker could not be listed ({error}); find it by the label {}={}",
+            crate::api::label::OWNER,
+            cluster.uid().unwrap_or_default()
+        ),
+    };
+    tracing::warn!(cluster = %ctx.identity(cluster), note, "let go");
+    announce(ctx, cluster, EventType::Warning, "Abandoned", note).await;
+}
+
+fn listed(left: &[String]) -> String {
+    let named = left.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match left.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_bounded() {
+        let left: Vec<_> = (0..12).map(|i| format!("v{i}")).collect();
+        assert!(listed(&left).ends_with("v9 and 2 more"));
+        assert_eq!(listed(&left[..1]), "v0");
+    }
+}

@@ -1,0 +1,118 @@
+//! A Docker host that does what the scenario says, and remembers what it was asked.
+
+use std::sync::Mutex;
+
+use futures::Stream;
+use jiff::Timestamp;
+use k3nest::{
+    api::{Identity, Phase, Reason, condition, set_condition},
+    engine::{EngineError, EngineEvent},
+    k3s::Access,
+    operator::Backend,
+    plan::{InternalAccess, Sensitive},
+    reconcile::{Outcome, Removal, Request},
+};
+
+/// What must never be seen outside the kubeconfig Secret.
+pub const KEY: &str = "PRIVATE-KEY-OF-THE-ADMINISTRATOR";
+
+/// What the engine is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Everything works, and every address answers.
+    Fine,
+    /// No address of the API is reached from Pods.
+    Firewalled,
+    /// Docker does not answer.
+    Away,
+    /// Something is still there after a removal.
+    Sticky,
+}
+
+pub struct FakeBackend {
+    pub scenario: Mutex<Scenario>,
+    pub steps: Mutex<Vec<Request>>,
+    pub removals: Mutex<Vec<Identity>>,
+}
+
+impl FakeBackend {
+    pub fn new(scenario: Scenario) -> Self {
+        Self { scenario: Mutex::new(scenario), steps: Mutex::default(), removals: Mutex::default() }
+    }
+
+    fn is(&self, scenario: Scenario) -> bool {
+        *self.scenario.lock().unwrap() == scenario
+    }
+
+    fn away(&self) -> Result<(), EngineError> {
+        match self.is(Scenario::Away) {
+            true => Err(EngineError::Unavailable { what: "ping".into(), cause: "no such file".into() }),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Backend for FakeBackend {
+    async fn step(&self, request: &Request, now: Timestamp) -> Outcome {
+        self.steps.lock().unwrap().push(request.clone());
+        let mut status = request.former.clone();
+        let (ready, reason, message) = match &request.values {
+            Ok(_) if self.is(Scenario::Away) => {
+                (None, Reason::EngineUnavailable, "Docker is away".to_owned())
+            }
+            Ok(_) => (Some(true), Reason::Ready, "every node is Ready".to_owned()),
+            Err(blocked) => (Some(false), blocked.reason, blocked.message.clone()),
+        };
+        let mut set = |type_, value| {
+            set_condition(&mut status.conditions, type_, value, reason, &message, request.generation, now);
+        };
+        set(condition::READY, ready);
+        set(condition::AVAILABLE, ready);
+        set(condition::STALLED, Some(ready == Some(false)));
+        let up = ready == Some(true);
+        status.phase = if up { Phase::Running } else { Phase::Failed };
+        status.endpoint = up.then(|| "https://127.0.0.1:16443".to_owned());
+        let access = up.then(|| Access {
+            ca: "CA".into(),
+            certificate: "CERTIFICATE".into(),
+            key: Sensitive::new(KEY.into()),
+            server_name: request.identity.service_host(),
+        });
+        Outcome {
+            status,
+            access,
+            internal_candidates: vec![([10, 112, 0, 1].into(), 16443), ([10, 112, 0, 9].into(), 6443)],
+            changes: 0,
+            recheck: None,
+        }
+    }
+
+    async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
+        self.removals.lock().unwrap().push(identity.clone());
+        self.away()?;
+        Ok(match self.is(Scenario::Sticky) {
+            true => Removal::Remaining(vec!["volume k3nest-team-dev-data-12345678".into()]),
+            false => Removal::Gone,
+        })
+    }
+
+    async fn internal(&self) -> Result<InternalAccess, EngineError> {
+        self.away().map(|()| InternalAccess::Gateway)
+    }
+
+    async fn handshake(&self, _access: &Access, url: &str) -> Result<(), String> {
+        // The first candidate is closed to Pods, the second is open.
+        match url.contains("10.112.0.9") && !self.is(Scenario::Firewalled) {
+            true => Ok(()),
+            false => Err("connection refused".into()),
+        }
+    }
+
+    async fn connect(&self) -> Result<(), EngineError> {
+        self.away()
+    }
+
+    fn events(&self) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send {
+        futures::stream::pending()
+    }
+}
