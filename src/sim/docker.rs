@@ -17,8 +17,8 @@ use crate::{
     api::{Protocol, label, validate::overlap},
     engine::{EngineError, Result},
     plan::{
-        Attachment, BalancerConfig, Container, ContainerKind, ContainerState, ContainerWant, EngineInfo, FileWant, HostPort, MountSource,
-        Network, NetworkWant, Volume, VolumeWant,
+        Attachment, BalancerConfig, Container, ContainerKind, ContainerState, ContainerWant, EngineInfo,
+        FileWant, HostPort, MountSource, Network, NetworkWant, Volume, VolumeWant,
     },
 };
 
@@ -128,8 +128,15 @@ fn collide(a: &HostPort, b: &HostPort) -> bool {
 impl SimContainer {
     /// Ports it holds while it runs.
     pub fn host_ports(&self) -> Vec<HostPort> {
-        let port = |p: &crate::plan::Publish| HostPort { ip: p.host_ip, port: p.host_port, protocol: p.protocol };
+        let port =
+            |p: &crate::plan::Publish| HostPort { ip: p.host_ip, port: p.host_port, protocol: p.protocol };
         self.want.ports.iter().map(port).collect()
+    }
+
+    /// Its places, by name of network.
+    fn addresses(&self) -> Vec<(String, Ipv4Addr)> {
+        let guest = self.want.guest.iter().map(|g| (g.network.clone(), g.address));
+        guest.chain([(self.want.network.clone(), self.want.address)]).collect()
     }
 
     pub fn is_up(&self) -> bool {
@@ -237,7 +244,9 @@ impl Docker {
             [_] => return Err(refused(&what, format!("{} is in no subnet of the network", want.address))),
             _ => return Err(refused(&what, format!("network {} is ambiguous", want.network))),
         };
-        if let Some(guest) = want.guest.as_ref().filter(|g| !self.networks.iter().any(|n| n.name == g.network)) {
+        if let Some(guest) =
+            want.guest.as_ref().filter(|g| !self.networks.iter().any(|n| n.name == g.network))
+        {
             return Err(not_found(&what, &guest.network));
         }
         let mut volumes = BTreeMap::new();
@@ -313,9 +322,13 @@ impl Docker {
             return Err(not_found(&what, &format!("network {}", container.network_id)));
         }
         let up = |c: &&SimContainer| c.is_up();
-        let address = (&container.network_id, container.want.address);
-        if self.containers.values().filter(up).any(|c| (&c.network_id, c.want.address) == address) {
-            return Err(busy(&what, format!("another container has its pinned address {}", address.1)));
+        let asked = container.addresses();
+        let others = self.containers.values().filter(up).flat_map(SimContainer::addresses);
+        if let Some((network, address)) = others.into_iter().find(|taken| asked.contains(taken)) {
+            return Err(busy(
+                &what,
+                format!("another container has its pinned address {address} in {network}"),
+            ));
         }
         let held: Vec<HostPort> =
             self.containers.values().filter(up).flat_map(SimContainer::host_ports).collect();

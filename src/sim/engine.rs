@@ -18,10 +18,7 @@ use crate::{
     engine::{
         Command, Engine, EngineError, EngineEvent, ExecOutput, ImageInfo, Probe, Progress, Result, Scope,
     },
-    plan::{
-        Container, ContainerWant, EngineInfo, FileWant, Network, NetworkWant, Volume,
-        VolumeWant,
-    },
+    plan::{Container, ContainerWant, EngineInfo, FileWant, Network, NetworkWant, Volume, VolumeWant},
 };
 
 /// A handle to one Docker host; clones see the same.

@@ -10,7 +10,7 @@ use super::docker::{Docker, SimContainer};
 use crate::{
     api::{NodeTaint, label},
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
-    plan::{ContainerKind, ContainerState, Sensitive},
+    plan::{API_PORT, ContainerKind, ContainerState, Sensitive},
 };
 
 const DATA_DIR: &str = "/var/lib/rancher/k3s";
@@ -80,7 +80,8 @@ impl Docker {
         }
         if self.volumes[&data].etcd.is_none() {
             if self.served.contains(&owner) {
-                self.broken.push(format!("SPLIT: {name} began an empty cluster in the place of one with data"));
+                self.broken
+                    .push(format!("SPLIT: {name} began an empty cluster in the place of one with data"));
             }
             let id = self.id("etcd");
             let made = Etcd { id, token: token.clone(), nodes: BTreeMap::new() };
@@ -113,10 +114,10 @@ impl Docker {
         let (address, port) = url.strip_prefix("https://")?.split_once(':')?;
         let (address, port) = (address.parse::<Ipv4Addr>().ok()?, port.parse::<u16>().ok()?);
         let balancer = self.containers.values().find(|c| {
-            let joined = c.want.guest.as_ref().is_some_and(|g| g.address == address && port == 6443);
-            let published = c.host_ports().iter().any(|p| {
-                p.port == port && (p.ip == address || p.ip.is_unspecified())
-            });
+            let guest = c.want.guest.as_ref().map(|g| g.address);
+            let joined = port == API_PORT && (guest == Some(address) || c.want.address == address);
+            let published =
+                c.host_ports().iter().any(|p| p.port == port && (p.ip == address || p.ip.is_unspecified()));
             c.state == ContainerState::Running && (joined || published)
         })?;
         let ContainerKind::LoadBalancer(config) = &balancer.want.kind else { return None };

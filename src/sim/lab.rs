@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, future::Future, pin::pin, task::Context, time::
 
 use futures::task::noop_waker;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::test_runner::Config;
 
 use super::{
@@ -83,15 +84,23 @@ pub fn foreign_container(docker: &mut Docker, name: &str, network: &str) {
     docker.place_container(&want, ContainerState::Running, id, BTreeMap::new()).unwrap();
 }
 
-/// The value of the condition Ready.
+fn ready_condition(outcome: &Outcome) -> Option<&Condition> {
+    outcome.status.conditions.iter().find(|c| c.type_ == condition::READY)
+}
+
+/// Whether the condition Ready is True.
 pub fn is_ready(outcome: &Outcome) -> bool {
-    outcome.status.conditions.iter().any(|c| c.type_ == condition::READY && c.status == "True")
+    ready_condition(outcome).is_some_and(|c| c.status == "True")
 }
 
 /// The reason of the condition Ready.
 pub fn reason(outcome: &Outcome) -> &str {
-    let ready = outcome.status.conditions.iter().find(|c| c.type_ == condition::READY);
-    ready.map(|c| c.reason.as_str()).unwrap_or_default()
+    ready_condition(outcome).map(|c| c.reason.as_str()).unwrap_or_default()
+}
+
+/// The message of the condition Ready.
+pub fn message(outcome: &Outcome) -> &str {
+    ready_condition(outcome).map(|c| c.message.as_str()).unwrap_or_default()
 }
 
 impl Lab {

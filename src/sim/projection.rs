@@ -63,6 +63,16 @@ pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
     text
 }
 
+/// The lines that only one of two projections has.
+pub fn difference(is: &str, should_be: &str) -> Vec<String> {
+    let only = |sign: char, a: &str, b: &str| {
+        let there: Vec<&str> = b.lines().map(|l| l.trim_end_matches(',')).collect();
+        let missing = a.lines().map(|l| l.trim_end_matches(',')).filter(|l| !there.contains(l));
+        missing.map(|line| format!("{sign} {}", line.trim())).collect::<Vec<_>>()
+    };
+    [only('+', is, should_be), only('-', should_be, is)].concat()
+}
+
 /// Records are counted, and volumes that nobody mounts any more may stay: they may hold data.
 fn is_spare(docker: &Docker, name: &str, volume: &SimVolume) -> bool {
     let role = volume.labels.get(label::ROLE).and_then(|r| Role::parse(r));
@@ -76,10 +86,12 @@ fn labels(all: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
 
 fn nodes(volume: &SimVolume) -> Value {
     let nodes = volume.etcd.iter().flat_map(|e| &e.nodes);
-    nodes.map(|(name, node)| {
+    nodes
+        .map(|(name, node)| {
             let super::k3s::SimNode { version, reported: _, labels, taints } = node;
             json!({"name": name, "version": version, "labels": labels, "taints": taints})
-        }).collect()
+        })
+        .collect()
 }
 
 fn container(c: &SimContainer) -> Value {

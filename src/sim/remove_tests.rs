@@ -8,8 +8,8 @@ use proptest::prelude::*;
 use super::{
     docker::{Docker, SimContainer, SimVolume},
     faults::faults,
-    lab::{Lab, cases, foreign_container, foreign_network, host, is_ready, reason},
-    specs::{Draft, SHARED_NETWORK, dev, draft, edit, identity},
+    lab::{Lab, cases, foreign_container, foreign_network, host, is_ready, message, reason},
+    specs::{Draft, Place, SHARED_NETWORK, dev, draft, edit, identity},
 };
 use crate::{
     api::{Identity, Role},
@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// Everything that is not `identity`'s, to the last byte.
-fn others(docker: &Docker, identity: &Identity) -> (Vec<SimContainer>, BTreeMap<String, SimVolume>, Vec<Network>) {
+fn others(
+    docker: &Docker,
+    identity: &Identity,
+) -> (Vec<SimContainer>, BTreeMap<String, SimVolume>, Vec<Network>) {
     let containers = docker.containers.values().filter(|c| !identity.owns(&c.want.labels)).cloned().collect();
     let volumes = docker.volumes.iter().filter(|(_, v)| !identity.owns(&v.labels));
     let networks = docker.networks.iter().filter(|n| !identity.owns(&n.labels)).cloned().collect();
@@ -127,7 +130,7 @@ proptest! {
         // when a cluster is made and deleted again,
         let outcome = lab.settle_or_block(&draft, &dev());
         let held_up = !matches!(obstacle, Obstacle::Neighbours)
-            && (!matches!(obstacle, Obstacle::Network) || draft.place != super::specs::Place::Joined);
+            && (!matches!(obstacle, Obstacle::Network) || draft.place != Place::Joined);
         prop_assert_eq!(outcome.as_ref().map(is_ready), Some(!held_up));
         if held_up {
             prop_assert_eq!(outcome.as_ref().map(reason), Some("NameTaken"));
@@ -149,13 +152,15 @@ proptest! {
         let mut lab = Lab::new(host());
         lab.engine.arrange(accidents);
         let draft = Draft { ports: Default::default(), api_port: None, ..draft };
-        let draft = if draft.place == super::specs::Place::Subnet {
-            Draft { place: super::specs::Place::Picked, ..draft }
+        let draft = if draft.place == Place::Subnet {
+            Draft { place: Place::Picked, ..draft }
         } else {
             draft
         };
         let (a, b) = (dev(), identity("team", "2f0c7a52-0000-4000-8000-000000000002"));
-        for _ in 0..4 {
+        // (in a network of others one after the other: there, both may pick one address, for life)
+        let at_once = if draft.place == Place::Joined { 0 } else { 4 };
+        for _ in 0..at_once {
             let now = lab.now();
             let (ra, rb) = (lab.request(&draft, &a), lab.request(&draft, &b));
             let step = crate::reconcile::step;
@@ -163,7 +168,9 @@ proptest! {
             lab.pass(std::time::Duration::from_secs(4));
         }
         for who in [&a, &b] {
-            prop_assert_eq!(lab.settle(&draft, who).as_ref().map(is_ready), Some(true));
+            let outcome = lab.settle_or_block(&draft, who);
+            let ready = outcome.as_ref().map(|o| (is_ready(o), message(o).to_owned()));
+            prop_assert_eq!(ready, Some((true, "every node is Ready".to_owned())));
         }
         let before = others(&lab.engine.docker(), &a);
         let ports: Vec<HostPort> = lab.engine.docker().containers.values()

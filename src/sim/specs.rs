@@ -130,10 +130,12 @@ pub fn edit() -> impl Strategy<Value = Edit> {
 pub fn draft() -> impl Strategy<Value = Draft> {
     let place = prop_oneof![3 => Just(Place::Picked), 1 => Just(Place::Subnet), 1 => Just(Place::Joined)];
     let life = (place, any::<bool>(), 0..3u8, any::<bool>());
-    (life, prop::collection::vec(edit(), 0..4)).prop_map(|((place, given_token, internal, keep_spec), edits)| {
-        let plain = Draft { place, given_token, internal, keep_spec, ..Draft::default() };
-        edits.iter().fold(plain, |draft, edit| draft.edited(edit))
-    })
+    (life, prop::collection::vec(edit(), 0..4)).prop_map(
+        |((place, given_token, internal, keep_spec), edits)| {
+            let plain = Draft { place, given_token, internal, keep_spec, ..Draft::default() };
+            edits.iter().fold(plain, |draft, edit| draft.edited(edit))
+        },
+    )
 }
 
 impl Draft {
@@ -180,7 +182,8 @@ impl Draft {
             .map(|n| json!({"target": format!("/mnt/{n}"), "name": format!("user-{n}")}))
             .collect();
         let taints = if self.taint { json!([{"key": "own", "effect": "NoSchedule"}]) } else { json!([]) };
-        let ports: Vec<Value> = self.ports.iter().map(|p| json!({"hostPort": p, "port": p - 30000})).collect();
+        let ports: Vec<Value> =
+            self.ports.iter().map(|p| json!({"hostPort": p, "port": p - 30000})).collect();
         let mut api = json!({"tlsSANs": if self.san { vec!["dev.example.com"] } else { vec![] }});
         if let Some(port) = self.api_port {
             api["hostPort"] = json!(port);
