@@ -190,3 +190,6 @@ fn made_elsewhere(kind: &str, name: &str) -> EngineError {
         message: "it is being made by somebody else at this moment".into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

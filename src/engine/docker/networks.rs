@@ -1,6 +1,9 @@
 //! Networks and volumes: names that are not locks, so what comes back has to be looked at.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use bollard::{
     models::{Ipam, IpamConfig, NetworkCreateRequest, VolumeCreateRequest},
@@ -13,12 +16,16 @@ use crate::{
     plan::{Network, NetworkWant, Volume, VolumeWant},
 };
 
+/// How long a network may be on its way: Docker reserves its range before it lists it.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+
 /// Creates a network, or returns the one of that name.
 ///
 /// Before API 1.44 a second one of a name can be made, so two creators at once may both succeed:
-/// whoever then sees an older one than its own takes its own back.
+/// each then looks, and leaves the oldest only. Of one range Docker itself makes only one, and the
+/// slower creator waits until the faster one's is listed.
 pub(super) async fn create(docker: &Docker, want: &NetworkWant) -> Result<Network> {
-    if let Some(existing) = oldest(docker, &want.name).await? {
+    if let Some(existing) = named(docker, &want.name).await?.into_iter().next() {
         return Ok(existing);
     }
     let call = Call::new("create", "network", &want.name);
@@ -26,31 +33,52 @@ pub(super) async fn create(docker: &Docker, want: &NetworkWant) -> Result<Networ
     let made = docker
         .call(&call, limits::CHANGE, |client| async move { client.create_network(request).await })
         .await;
-    let found = oldest(docker, &want.name).await?;
-    match (made, found) {
-        (Ok(made), Some(found)) => {
-            if found.id != made.id {
-                remove(docker, &made.id).await?;
-            }
-            Ok(found)
+    match made {
+        Ok(made) => keep_oldest(docker, &call, want, &made.id).await,
+        Err(error @ (EngineError::NameTaken { .. } | EngineError::SubnetTaken { .. })) => {
+            await_other(docker, &want.name).await?.ok_or(error)
         }
-        (Ok(_), None) => {
-            Err(EngineError::Busy { what: call.what(), message: "it was removed at once".into() })
-        }
-        // Whoever was faster holds the name, and with it the subnet.
-        (Err(EngineError::NameTaken { .. } | EngineError::SubnetTaken { .. }), Some(found)) => Ok(found),
-        (Err(error), _) => Err(error),
+        Err(error) => Err(error),
     }
 }
 
-/// The oldest network of exactly this name; Docker's filter also finds names that contain it.
-async fn oldest(docker: &Docker, name: &str) -> Result<Option<Network>> {
+/// Removes all networks of the name but the oldest, as far as they are this cluster's and unused.
+async fn keep_oldest(docker: &Docker, call: &Call<'_>, want: &NetworkWant, made: &str) -> Result<Network> {
+    let mut networks = named(docker, &want.name).await?.into_iter();
+    let Some(oldest) = networks.next() else {
+        return Err(EngineError::Busy { what: call.what(), message: "it was removed at once".into() });
+    };
+    for double in networks {
+        if double.id == made {
+            remove(docker, made).await?;
+        } else if double.labels == want.labels {
+            // Its maker may be at it, too; what is left the next plan removes.
+            let _ = remove(docker, &double.id).await;
+        }
+    }
+    Ok(oldest)
+}
+
+/// The network that somebody else is making, once it is listed.
+async fn await_other(docker: &Docker, name: &str) -> Result<Option<Network>> {
+    let deadline = Instant::now() + ON_ITS_WAY;
+    loop {
+        let found = named(docker, name).await?.into_iter().next();
+        if found.is_some() || Instant::now() > deadline {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The networks of exactly this name, oldest first; Docker's filter also finds names that contain
+/// it.
+async fn named(docker: &Docker, name: &str) -> Result<Vec<Network>> {
     let filters = [("name".to_owned(), vec![name.to_owned()])].into();
-    let networks = lists::networks_with(docker, &filters).await?;
-    Ok(networks
-        .into_iter()
-        .filter(|n| n.name == name)
-        .min_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id))))
+    let mut networks = lists::networks_with(docker, &filters).await?;
+    networks.retain(|network| network.name == name);
+    networks.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    Ok(networks)
 }
 
 fn request(want: &NetworkWant) -> NetworkCreateRequest {
