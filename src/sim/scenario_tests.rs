@@ -169,7 +169,7 @@ fn moving_the_api_to_a_taken_port_leaves_it_where_it_is() {
 
 #[test]
 fn forwarding_the_picked_port_of_the_api_is_refused() {
-    let mut lab = ready(&Draft::default());
+    let lab = ready(&Draft::default());
     let port = record(&lab.engine.docker(), &dev()).unwrap().api_port;
     let mut request = lab.request(&Draft::default(), &dev());
     request.spec.load_balancer =
