@@ -125,8 +125,11 @@ import_image() {
     --change 'VOLUME /var/lib/kubelet' --change 'VOLUME /var/lib/rancher/k3s' \
     --change 'VOLUME /var/lib/cni' --change 'VOLUME /var/log' \
     --change 'LABEL k3nest.dev/offline-image=true' --change "LABEL k3nest.dev/inputs=$inputs" \
+    --change "LABEL k3nest.dev/node-version=$VERSION" \
     - "$IMAGE" >/dev/null
   rm -rf "$draft"
+  # The image that had the tag before; one that a container still uses stays.
+  docker image prune --force --filter label=k3nest.dev/node-version >/dev/null
 }
 
 # --- how stages are kept --------------------------------------------------

@@ -110,7 +110,20 @@ impl CliError {
 }
 
 /// Runs the command line of this process.
-pub async fn run() -> ExitCode {
+///
+/// Not async, so that everything below is compiled into this library once, and not again into each
+/// binary that waits for it.
+pub fn main() -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            eprintln!("k3nest: no threads to work with: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     let cli = Cli::parse();
     // The operator ends its work in order by itself, and logs for machines.
     let operates = matches!(cli.verb, Verb::Operator(_));
@@ -136,7 +149,12 @@ pub async fn run() -> ExitCode {
 fn log_to_stderr(operates: bool) {
     use tracing_subscriber::EnvFilter;
     let fallback = if operates { "info" } else { "error" };
-    let filter = EnvFilter::try_from_env("K3NEST_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
+    let mut filter = EnvFilter::try_from_env("K3NEST_LOG").unwrap_or_else(|_| EnvFilter::new(fallback));
+    // bollard logs request bodies, container environments among them, at debug. A nested API that
+    // does not answer yet is no error of ours; conditions tell it.
+    for cap in ["bollard=info", "kube_client::client::builder=off"] {
+        filter = filter.add_directive(cap.parse().unwrap_or_default());
+    }
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if operates {
         builder.json().init();

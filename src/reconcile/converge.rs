@@ -479,21 +479,24 @@ fn own_way_in(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u1
     vec![(address, record.api_port)]
 }
 
-/// Addresses under which Pods of the host cluster may reach the API, best first.
+/// Addresses under which Pods of the host cluster may reach the API, best first: the load balancer
+/// as a guest in their node's network, its port on its own network's gateway, and what the
+/// operator's settings say.
 pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
-    match (&request.internal, &record.guest) {
-        (InternalAccess::None, _) => Vec::new(),
-        (InternalAccess::Join { .. }, Some(guest)) => vec![(guest.address, plan::API_PORT)],
-        (InternalAccess::Join { .. }, None) => Vec::new(),
+    let first = match (&request.internal, &record.guest) {
+        (InternalAccess::None, _) => return Vec::new(),
+        (InternalAccess::Join { .. }, guest) => guest.as_ref().map(|g| (g.address, plan::API_PORT)),
         // Nothing is published on the gateway of somebody else's network.
         (InternalAccess::Gateway, _) if !record.network.owned => {
-            vec![(record.load_balancer, plan::API_PORT)]
+            Some((record.load_balancer, plan::API_PORT))
         }
         (InternalAccess::Gateway, _) => {
-            let first = u32::from(record.network.subnet.network()).wrapping_add(1);
-            vec![(first.into(), record.api_port)]
+            let gateway = u32::from(record.network.subnet.network()).wrapping_add(1);
+            Some((gateway.into(), record.api_port))
         }
-    }
+    };
+    let published = request.settings.publish_address.map(|address| (address, record.api_port));
+    first.into_iter().chain(published).collect()
 }
 
 async fn keep_nodes<E, A: ClusterApi>(

@@ -116,12 +116,6 @@ pub async fn ensure_docker_at(
     start::start(paths, say).await
 }
 
-/// Connects to the Docker that [`ensure_docker`] has made answer, in an API version both speak.
-pub async fn connect() -> Result<Docker, SetupError> {
-    let failed = |e| SetupError::new("connect to Docker", e, "see that Docker runs: `docker version`");
-    Docker::connect_with_defaults().map_err(failed)?.negotiate_version().await.map_err(failed)
-}
-
 /// Whether Docker is the one of this machine, whose configuration is ours to look at.
 pub fn is_local() -> bool {
     match std::env::var("DOCKER_HOST") {

@@ -9,8 +9,8 @@ use kube::{
 };
 
 use super::{
-    DownArgs, HOST_CLUSTER,
-    host::Host,
+    DownArgs,
+    host::{self, Host},
     sample::{NAME, NAMESPACE},
     stage::{Say, Stages},
 };
@@ -33,16 +33,17 @@ const API_TIMEOUT: Duration = Duration::from_secs(15);
 /// Removes what `up` has made. Docker, images and caches stay.
 pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
     let session = Session::open(args).await?;
-    let host_identity = session.identity("default", HOST_CLUSTER);
+    let resource = host::resource(down.host_file.as_deref())?;
+    let host_identity = session.identity(&resource.namespace, &resource.name);
     let tenants = tenants(&session, &host_identity).await?;
     confirm(&tenants, down.yes)?;
 
     let stages = Stages::new(&["Clusters", "Host cluster"]);
     stages
         .run("Clusters", |say, line| {
-            let (session, tenants) = (&session, &tenants);
+            let (session, host, tenants) = (&session, &host_identity, &tenants);
             async move {
-                let polite = tokio::time::timeout(down.timeout, delete_resources(session, &say)).await;
+                let polite = tokio::time::timeout(down.timeout, delete_resources(session, host, &say)).await;
                 let how = match polite {
                     Ok(Ok(())) => "deleted by the operator",
                     Ok(Err(error)) => {
@@ -73,7 +74,7 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
             }
         })
         .await?;
-    super::remove_host_kubeconfig();
+    super::remove_host_kubeconfig(&host_identity.name);
     eprintln!("Docker, images and caches stay; make clean removes those that are k3nest's.");
     Ok(())
 }
@@ -122,9 +123,9 @@ fn confirm(tenants: &[Identity], yes: bool) -> Result<(), CliError> {
 }
 
 /// Has the operator delete its clusters, and waits until they are gone.
-async fn delete_resources(session: &Session, say: &Say) -> Result<(), CliError> {
+async fn delete_resources(session: &Session, host: &Identity, say: &Say) -> Result<(), CliError> {
     let failed = |e: kube::Error| CliError::Failed(e.to_string());
-    let host = Host::find(session).await?;
+    let host = Host::find(session, host).await?;
     let all: Api<K3sCluster> = Api::all(host.client.clone());
     let list = || async {
         let answer = tokio::time::timeout(API_TIMEOUT, all.list(&ListParams::default())).await;

@@ -1,6 +1,6 @@
 //! The host cluster, which k3nest makes itself, and the operator in it.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -13,12 +13,12 @@ use serde_json::json;
 
 use super::{HOST_CLUSTER, VERSION, archive::operator_image, stage::Say};
 use crate::{
-    api::{FIELD_MANAGER, K3sCluster, Role},
+    api::{FIELD_MANAGER, Identity, K3sCluster, Role},
     cli::{
         CliError,
         apply::{ApplyArgs, converge},
-        crds,
-        files::ClusterFile,
+        files::{self, ClusterFile},
+        kubeconfig::write_text,
         progress::Line,
         session::{EngineArgs, Session, now},
     },
@@ -32,9 +32,16 @@ use crate::{
 pub const OPERATOR_NAMESPACE: &str = "k3nest-system";
 pub const OPERATOR: &str = "k3nest-operator";
 
-/// The host cluster as a resource: one server that can use the Docker socket, which the operator's
-/// Pod gets from it.
-pub fn resource() -> Result<ClusterFile, CliError> {
+/// The host cluster as a resource, the one in `file` or k3nest's own: one server that can use the
+/// Docker socket, which the operator's Pod gets from it.
+pub fn resource(file: Option<&str>) -> Result<ClusterFile, CliError> {
+    if let Some(path) = file {
+        let mut clusters = files::read(&[path.to_owned()])?;
+        return match (clusters.pop(), clusters.is_empty()) {
+            (Some(cluster), true) => Ok(cluster),
+            _ => Err(CliError::Input(format!("{path} holds several clusters; the host cluster is one"))),
+        };
+    }
     let document = json!({
         "apiVersion": "k3nest.dev/v1alpha1",
         "kind": "K3sCluster",
@@ -59,10 +66,16 @@ pub fn resource() -> Result<ClusterFile, CliError> {
 }
 
 /// Makes the host cluster, or finds it made. Returns how to talk to it.
-pub async fn ensure(session: &Session, timeout: Duration, line: &Line) -> Result<(Host, String), CliError> {
+pub async fn ensure(
+    session: &Session,
+    resource: &ClusterFile,
+    timeout: Duration,
+    line: &Line,
+) -> Result<(Host, String), CliError> {
     let args = ApplyArgs { files: Vec::new(), no_wait: false, timeout };
-    let word = converge(session, &resource()?, &args, line).await?;
-    Ok((Host::find(session).await?, word))
+    let word = converge(session, resource, &args, line).await?;
+    let identity = session.identity(&resource.namespace, &resource.name);
+    Ok((Host::find(session, &identity).await?, word))
 }
 
 /// The running host cluster.
@@ -70,7 +83,8 @@ pub struct Host {
     /// A client for its API.
     pub client: Client,
     /// Kubeconfig for it, as text.
-    pub kubeconfig: String,
+    kubeconfig: String,
+    name: String,
     /// Id of its server's container.
     pub container: String,
     docker: Docker,
@@ -81,11 +95,10 @@ impl Host {
     ///
     /// # Errors
     /// Where it is not there or does not answer.
-    pub async fn find(session: &Session) -> Result<Self, CliError> {
-        let identity = session.identity("default", HOST_CLUSTER);
-        let observed = observe(&session.docker, &identity).await?;
+    pub async fn find(session: &Session, identity: &Identity) -> Result<Self, CliError> {
+        let observed = observe(&session.docker, identity).await?;
         let absent = || CliError::Failed("there is no host cluster; k3nest up makes one".into());
-        let (_, request) = session.recorded(&identity, &observed).ok_or_else(absent)?;
+        let (_, request) = session.recorded(identity, &observed).ok_or_else(absent)?;
         let server =
             observed.containers.iter().find(|c| c.role() == Some(Role::Server)).ok_or_else(absent)?;
         let outcome = inspect(&session.quiet(), &request, now()).await;
@@ -96,10 +109,18 @@ impl Host {
         };
         Ok(Self {
             client: access.client(&url).map_err(|e| CliError::Failed(e.to_string()))?,
-            kubeconfig: access.kubeconfig(&super::kubeconfig_context(&identity), &url),
+            kubeconfig: access.kubeconfig(&super::kubeconfig_context(identity), &url),
+            name: identity.name.clone(),
             container: server.id.clone(),
             docker: session.docker.clone(),
         })
+    }
+
+    /// Writes its kubeconfig to where `up` keeps it, readable for its user alone.
+    pub fn write_kubeconfig(&self) -> Result<PathBuf, CliError> {
+        let path = super::host_kubeconfig(&self.name)?;
+        write_text(&path, &self.kubeconfig)?;
+        Ok(path)
     }
 
     /// Brings this very binary into the host cluster as an image, unless it is there. Returns the
@@ -159,9 +180,7 @@ impl Host {
             format!("--node-image={}", settings.node_image),
             format!("--load-balancer-image={}", settings.load_balancer_image),
         ];
-        let crd: DynamicObject = serde_saphyr::from_str(&crds()?).map_err(|e| failed(&e))?;
-        let mut objects = vec![crd];
-        objects.extend(install::objects(image, &flags).map_err(|e| failed(&e))?);
+        let objects = install::objects(image, &flags).map_err(|e| failed(&e))?;
         let mut changed = 0;
         for object in objects {
             say(&format!(

@@ -46,6 +46,11 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIRECTORY")]
     source: Option<PathBuf>,
 
+    /// File with the K3sCluster to use as host cluster instead of k3nest's own; its first server needs
+    /// the Docker socket mounted
+    #[arg(long, value_name = "FILE")]
+    host_file: Option<String>,
+
     /// How long to wait for the host cluster, the operator and the sample, each
     #[arg(long, default_value = "5m", value_parser = apply::duration)]
     timeout: Duration,
@@ -54,6 +59,10 @@ pub struct UpArgs {
 /// Arguments of `down`.
 #[derive(Args, Clone, Debug)]
 pub struct DownArgs {
+    /// File that up was given with --host-file
+    #[arg(long, value_name = "FILE")]
+    host_file: Option<String>,
+
     /// Do not ask when there are clusters other than the sample
     #[arg(short, long)]
     yes: bool,
@@ -102,13 +111,14 @@ pub async fn up(args: &EngineArgs, up: UpArgs) -> Result<(), CliError> {
         return Ok(());
     }
     let session = Session::open(&args).await?;
+    let resource = host::resource(up.host_file.as_deref())?;
     let host = stages
         .run("Host cluster", |_, line| {
-            let session = &session;
-            async move { host::ensure(session, up.timeout, &line).await }
+            let (session, resource) = (&session, &resource);
+            async move { host::ensure(session, resource, up.timeout, &line).await }
         })
         .await?;
-    let kubeconfig = write_host_kubeconfig(&host.kubeconfig)?;
+    let kubeconfig = host.write_kubeconfig()?;
     if wants(Part::Operator) {
         let work = |say: Say, _| {
             let (host, args) = (&host, &args);
@@ -161,27 +171,18 @@ impl From<error::SetupError> for CliError {
     }
 }
 
-/// Where `up` keeps the host cluster's kubeconfig: beside its caches, never in a file of the
-/// user's.
-fn host_kubeconfig() -> Result<PathBuf, CliError> {
+/// Where `up` keeps the kubeconfig of the host cluster `name`: beside its caches, never in a file of
+/// the user's.
+fn host_kubeconfig(name: &str) -> Result<PathBuf, CliError> {
     let cache = std::env::var_os("K3NEST_CACHE").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/k3nest"));
-    let folder = cache
-        .or_else(home)
-        .ok_or_else(|| CliError::Input("neither K3NEST_CACHE nor HOME is set; set one".into()))?;
-    Ok(folder.join("host.kubeconfig"))
-}
-
-/// Writes the host cluster's kubeconfig, readable for its user alone.
-fn write_host_kubeconfig(yaml: &str) -> Result<PathBuf, CliError> {
-    let path = host_kubeconfig()?;
-    super::kubeconfig::write_text(&path, yaml)?;
-    Ok(path)
+    let unset = || CliError::Input("neither K3NEST_CACHE nor HOME is set; set one".into());
+    Ok(cache.or_else(home).ok_or_else(unset)?.join(format!("{name}.kubeconfig")))
 }
 
 /// Removes it again; that it is not there is fine.
-fn remove_host_kubeconfig() {
-    if let Ok(path) = host_kubeconfig() {
+fn remove_host_kubeconfig(name: &str) {
+    if let Ok(path) = host_kubeconfig(name) {
         let _ = std::fs::remove_file(path);
     }
 }

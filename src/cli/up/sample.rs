@@ -45,7 +45,7 @@ fn kubectl(session: &Session, host: &Host) -> Result<Kubectl, CliError> {
     let Some(program) = Kubectl::on_path() else {
         return Ok(Kubectl::InNode { docker: session.docker.clone(), container: host.container.clone() });
     };
-    Ok(Kubectl::Local { program, kubeconfig: super::write_host_kubeconfig(&host.kubeconfig)? })
+    Ok(Kubectl::Local { program, kubeconfig: host.write_kubeconfig()? })
 }
 
 /// Follows the sample until it is Ready, saying what it waits for.

@@ -96,15 +96,14 @@ func (r registries) render(noDefault bool) map[string]string {
 
 func (r registries) hostsOf(name string, noDefault bool) string {
 	var b strings.Builder
-	own := "https://" + name + "/v2"
-	if name == "docker.io" {
-		own = "https://registry-1.docker.io/v2"
-	}
-	if name != "*" && !noDefault {
-		fmt.Fprintf(&b, "server = %q\ncapabilities = [\"pull\", \"resolve\", \"push\"]\n", own)
+	mirror := r.Mirrors[name]
+	if noDefault && len(mirror.Endpoints) > 0 {
+		// containerd always ends at a server: let it be a mirror again.
+		fmt.Fprintf(&b, "server = %q\n", mirror.Endpoints[len(mirror.Endpoints)-1])
+	} else if name != "*" {
+		// Without `server` containerd ends at the registry itself, with these settings.
 		r.Configs[name].write(&b, "")
 	}
-	mirror := r.Mirrors[name]
 	for _, endpoint := range mirror.Endpoints {
 		address, err := url.Parse(endpoint)
 		if err != nil || address.Host == "" {
