@@ -237,7 +237,10 @@ pub fn addresses_in(host: &HostFacts, network: &str) -> BTreeSet<Ipv4Addr> {
     for network in host.networks.iter().filter(|n| n.name == network) {
         let first = network.subnet.map(|subnet| nth_address(subnet, 1));
         taken.extend(network.gateway.or(first));
-        taken.extend(network.ip_range.filter(|r| Some(*r) != network.subnet).iter().flat_map(Ipv4Net::hosts));
+        let given_out = network.ip_range.filter(|range| Some(*range) != network.subnet);
+        taken.extend(given_out.iter().flat_map(|range| {
+            (u32::from(range.network())..=u32::from(range.broadcast())).map(Ipv4Addr::from)
+        }));
     }
     taken
 }

@@ -15,6 +15,9 @@ mod sensitive;
 mod settings;
 mod want;
 
+#[cfg(test)]
+mod tests;
+
 pub use allocate::{
     HostFacts, addresses_in, allocate, allocate_guest, next_guest, next_port, next_subnet, parse_routes,
     pick_address,

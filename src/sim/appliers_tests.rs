@@ -12,7 +12,7 @@ use super::{
 use crate::reconcile::step;
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases(96))]
 
     #[test]
     fn two_appliers_make_one_cluster(

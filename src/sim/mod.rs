@@ -1,7 +1,7 @@
 //! A world in which every accident can be arranged: a Docker engine and nested clusters, simulated
 //! as far as k3nest's decisions depend on them, and properties that must hold whatever happens.
 //!
-//! - [`docker`]: Docker's objects and its rules about them
+//! - [`docker`], [`containers`]: Docker's objects and its rules about them
 //! - [`k3s`]: what a started server does: etcd, its token, its Node
 //! - [`engine`]: the two behind the traits of the product, with faults
 //! - [`faults`]: what can go wrong, and when
@@ -11,6 +11,7 @@
 //!
 //! There are no threads and no waiting: futures are polled by hand, and time is a number.
 
+mod containers;
 mod docker;
 mod engine;
 mod faults;

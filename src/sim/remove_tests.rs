@@ -83,7 +83,7 @@ fn place(docker: &mut Docker, obstacle: Obstacle) {
 }
 
 proptest! {
-    #![proptest_config(cases(128))]
+    #![proptest_config(cases(96))]
 
     #[test]
     fn deletion_leaves_nothing_and_creates_nothing(
