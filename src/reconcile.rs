@@ -2,6 +2,7 @@
 
 mod converge;
 mod files;
+mod inside;
 mod report;
 
 use std::{net::Ipv4Addr, time::Duration};

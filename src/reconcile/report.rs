@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     Outcome, Request,
-    converge::{Seen, Stop, internal_candidates},
+    converge::{Seen, Stop},
+    inside::internal_candidates,
 };
 use crate::{
     api::{
