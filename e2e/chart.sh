@@ -12,5 +12,5 @@ if [ ! -x "$bin/helm" ]; then
     mkdir -p "$bin"
     GOBIN="$bin" GOFLAGS=-mod=mod go install "helm.sh/helm/v3/cmd/helm@$helm_version"
 fi
-"$bin/helm" lint --strict charts/k3nest --namespace k3nest-system
+"$bin/helm" lint --strict charts/k3nest --namespace k3nest-system --kube-version 1.36.1
 HELM="$bin/helm" exec cargo test --test chart -- --ignored "$@"

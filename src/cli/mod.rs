@@ -110,7 +110,20 @@ impl CliError {
 }
 
 /// Runs the command line of this process.
-pub async fn run() -> ExitCode {
+///
+/// Not async, so that everything below is compiled into this library once, and not again into each
+/// binary that waits for it.
+pub fn main() -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            eprintln!("k3nest: no threads to work with: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     let cli = Cli::parse();
     // The operator ends its work in order by itself, and logs for machines.
     let operates = matches!(cli.verb, Verb::Operator(_));

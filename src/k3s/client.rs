@@ -60,36 +60,45 @@ impl ClusterApi for Network {
         labels: &BTreeMap<String, String>,
         taints: &[NodeTaint],
     ) -> Result<bool, String> {
-        let client = access.client(url).map_err(|e| e.to_string())?;
-        let nodes: Api<Node> = Api::all(client);
-        let failed =
-            |what: &str, e: kube::Error| format!("{what} of Node {} could not be set: {e}", node.name);
-        let mut written = false;
-        if labels_differ(node, labels) {
-            let applied = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": labels}});
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            nodes
-                .patch(&node.name, &params, &Patch::Apply(applied))
-                .await
-                .map_err(|e| failed("labels", e))?;
-            written = true;
-        }
-        if let Some(list) = taints_wanted(node, taints) {
-            let ours = serde_json::to_string(taints).map_err(|e| e.to_string())?;
-            let mut change = json!({
-                "metadata": {"annotations": {TAINTS_ANNOTATION: ours}},
-                "spec": {"taints": list},
-            });
-            // The labels' patch has changed the version already; the next look has the new one.
-            if !written {
-                change["metadata"]["resourceVersion"] = json!(node.resource_version);
-            }
-            let params = PatchParams::default();
-            nodes.patch(&node.name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
-            written = true;
-        }
-        Ok(written)
+        tokio::time::timeout(PROBE_TIMEOUT, keep(access, url, node, labels, taints)).await.unwrap_or_else(
+            |_| Err(format!("Node {} was not written within {} s", node.name, PROBE_TIMEOUT.as_secs())),
+        )
     }
+}
+
+async fn keep(
+    access: &Access,
+    url: &str,
+    node: &NodeFacts,
+    labels: &BTreeMap<String, String>,
+    taints: &[NodeTaint],
+) -> Result<bool, String> {
+    let client = access.client(url).map_err(|e| e.to_string())?;
+    let nodes: Api<Node> = Api::all(client);
+    let failed = |what: &str, e: kube::Error| format!("{what} of Node {} could not be set: {e}", node.name);
+    let mut written = false;
+    if labels_differ(node, labels) {
+        let applied =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": labels}});
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        nodes.patch(&node.name, &params, &Patch::Apply(applied)).await.map_err(|e| failed("labels", e))?;
+        written = true;
+    }
+    if let Some(list) = taints_wanted(node, taints) {
+        let ours = serde_json::to_string(taints).map_err(|e| e.to_string())?;
+        let mut change = json!({
+            "metadata": {"annotations": {TAINTS_ANNOTATION: ours}},
+            "spec": {"taints": list},
+        });
+        // The labels' patch has changed the version already; the next look has the new one.
+        if !written {
+            change["metadata"]["resourceVersion"] = json!(node.resource_version);
+        }
+        let params = PatchParams::default();
+        nodes.patch(&node.name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
+        written = true;
+    }
+    Ok(written)
 }
 
 async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {

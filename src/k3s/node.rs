@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use serde_json::Value;
 
@@ -21,6 +22,8 @@ pub struct NodeFacts {
     pub name: String,
     /// Whether its Ready condition is True.
     pub ready: bool,
+    /// When its kubelet last said so. A Node outlives its container, and the last report with it.
+    pub reported: Option<Timestamp>,
     /// Version of its kubelet.
     pub version: String,
     /// Why it is not ready.
@@ -60,6 +63,7 @@ impl From<Node> for NodeFacts {
         Self {
             name: meta.name.unwrap_or_default(),
             ready: is_ready,
+            reported: ready.as_ref().and_then(|c| c.last_heartbeat_time.as_ref()).map(|time| time.0),
             version: status.node_info.map(|i| i.kubelet_version).unwrap_or_default(),
             message: (!is_ready).then(|| {
                 ready.and_then(|c| c.message).unwrap_or_else(|| "the kubelet has not reported yet".into())

@@ -80,7 +80,7 @@ async fn run_with<B: Backend>(
 ) -> Result<(), OperatorError> {
     let (stop, stopped) = watch::channel(false);
     let (health, metrics) = (Arc::new(Health::default()), Arc::new(Metrics::new()?));
-    let (controller, clusters) = triggers::controller(&client, args.namespace.as_deref(), &metrics);
+    let (controller, clusters) = triggers::controller(&client, args.namespace.as_deref(), &metrics, &health);
     let ctx = Arc::new(Context::new(client, backend, instance, args, metrics.clone()));
     let (wake, woken) = mpsc::channel(engine_events::BUFFER);
 
@@ -88,12 +88,7 @@ async fn run_with<B: Backend>(
         server::serve(args.metrics_address, health.clone(), metrics, clusters.clone(), told(stopped.clone()))
             .await?;
     let server = tokio::spawn(server);
-    let events = tokio::spawn(engine_events::follow(ctx.clone(), clusters.clone(), health.clone(), wake));
-    let listed = tokio::spawn(async move {
-        if clusters.wait_until_ready().await.is_ok() {
-            health.listed();
-        }
-    });
+    let events = tokio::spawn(engine_events::follow(ctx.clone(), clusters, health, wake));
     tokio::spawn(async move {
         shutdown.await;
         tracing::info!("shutting down: work under way is finished first");
@@ -124,7 +119,6 @@ async fn run_with<B: Backend>(
         () = overtime => tracing::warn!("operator stopped with work under way"),
     }
     events.abort();
-    listed.abort();
     // Ends by itself once told; a scrape that hangs must not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(1), server).await;
     Ok(())

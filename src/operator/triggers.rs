@@ -24,7 +24,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{metrics::Metrics, published::cluster_of_secret};
+use super::{metrics::Metrics, published::cluster_of_secret, server::Health};
 use crate::{
     api::{K3sCluster, label},
     plan::SourceKey,
@@ -38,13 +38,22 @@ pub(super) fn controller(
     client: &Client,
     namespace: Option<&str>,
     metrics: &Arc<Metrics>,
+    health: &Arc<Health>,
 ) -> (Controller<K3sCluster>, Store<K3sCluster>) {
     let (store, writer) = reflector::store::<K3sCluster>();
+    let health = health.clone();
     let clusters =
         watcher(scoped::<K3sCluster>(client, namespace), watcher::Config::default().page_size(PAGE))
             .modify(pruned)
             .default_backoff()
             .reflect(writer)
+            // Seen here, since the store wakes only one of those who wait for it, and the controller
+            // does.
+            .inspect(move |event| {
+                if matches!(event, Ok(watcher::Event::InitDone)) {
+                    health.listed();
+                }
+            })
             .applied_objects()
             .predicate_filter(wanted_of, Default::default());
     let clusters = healthy(clusters, "K3sCluster", metrics);

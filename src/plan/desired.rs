@@ -14,7 +14,7 @@ use super::{
     BalancerConfig, ContainerKind, ContainerWant, Desired, EngineInfo, FileWant, Forward, Images, Input,
     InternalAccess, Member, Mount, MountSource, NetworkWant, Observed, Publish, Record, Sensitive,
     ServerConfig, VolumeWant,
-    allocate::{ipv4, nth_address},
+    allocate::{ipv4, nth_address, shared_addresses},
     hash,
 };
 use crate::api::{
@@ -56,6 +56,7 @@ pub fn desired(
     taken: &BTreeSet<Ipv4Addr>,
 ) -> Result<Desired, Blocked> {
     refuse_downgrade(input, record)?;
+    refuse_own_port(input, record)?;
     let servers = members(input, record, observed, taken)?;
     let mut want = Desired {
         record: record.clone(),
@@ -87,6 +88,27 @@ fn refuse_downgrade(input: &Input, record: &Record) -> Result<(), Blocked> {
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+/// A port that was picked for the API is not in the spec, so only here can it be seen to clash.
+fn refuse_own_port(input: &Input, record: &Record) -> Result<(), Blocked> {
+    let api = ipv4(input.spec.api.clone().unwrap_or_default().host_ip());
+    let clash = input.forwards().iter().find(|forward| {
+        let host_ip = forward.host_ip.as_deref().map_or(Ipv4Addr::UNSPECIFIED, ipv4);
+        forward.host_port == record.api_port
+            && forward.protocol == Protocol::Tcp
+            && (host_ip == api || host_ip.is_unspecified() || api.is_unspecified())
+    });
+    match clash {
+        None => Ok(()),
+        Some(forward) => Err(Blocked::new(
+            Reason::PortTaken,
+            format!(
+                "spec.loadBalancer.ports: hostPort {} is the port of this cluster's API; choose another one here or in spec.api.hostPort",
+                forward.host_port
+            ),
+        )),
     }
 }
 
@@ -127,22 +149,24 @@ fn members(
     }
     let mut used: BTreeSet<Ipv4Addr> = born.iter().map(|m| m.address).chain([record.load_balancer]).collect();
     used.extend(taken);
+    let subnet = record.network.subnet;
+    let lower_half = 1u32 << (31 - subnet.prefix_len());
+    let candidates: Vec<Ipv4Addr> = if record.network.owned {
+        (3..lower_half).map(|n| nth_address(subnet, n)).collect()
+    } else {
+        shared_addresses(subnet, &input.identity.uid).collect()
+    };
     (0..input.spec.servers.replicas)
         .map(|index| {
             if let Some(member) = born.iter().find(|m| m.pool == SERVER_POOL && m.index == index) {
                 return Ok(member.clone());
             }
-            let subnet = record.network.subnet;
-            let lower_half = 1u32 << (31 - subnet.prefix_len());
-            let address = (3..lower_half)
-                .map(|n| nth_address(subnet, n))
-                .find(|a| !used.contains(a))
-                .ok_or_else(|| {
-                    Blocked::new(
-                        Reason::NetworkUnusable,
-                        format!("network {} has no free address left", record.network.name),
-                    )
-                })?;
+            let address = candidates.iter().copied().find(|a| !used.contains(a)).ok_or_else(|| {
+                Blocked::new(
+                    Reason::NetworkUnusable,
+                    format!("network {} has no free address left", record.network.name),
+                )
+            })?;
             used.insert(address);
             Ok(Member { pool: SERVER_POOL.into(), index, address })
         })
@@ -187,10 +211,11 @@ impl Server<'_> {
             .map(|(what, target)| (self.volume_name(what), (*target).to_owned()))
             .collect();
         let declared = images.get(&self.input.node_image(&self.record.node_image)).into_iter().flatten();
-        for (i, target) in declared.filter(|t| !NODE_VOLUMES.iter().any(|(_, known)| known == t)).enumerate()
-        {
+        for target in declared.filter(|t| !NODE_VOLUMES.iter().any(|(_, known)| known == t)) {
             if !self.node.volumes.iter().any(|v| v.target == *target) {
-                mounts.push((self.volume_name(&format!("image-{i}")), target.clone()));
+                // Named after the path, not counted: the next image may declare others before it.
+                let path = hash::number(target) >> 32;
+                mounts.push((self.volume_name(&format!("image-{path:08x}")), target.clone()));
             }
         }
         mounts

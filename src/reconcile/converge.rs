@@ -190,11 +190,20 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
 
     /// The record as it should be: the one in Docker with what has changed since, or a new one.
     async fn record(&mut self, seen: &Seen) -> Result<Record, Stop> {
-        let known = self.next_record.clone().or_else(|| seen.observed.record());
+        // What is written wins over what was to be written: another one may have been faster, and
+        // its generation must not be replaced by an older one.
+        let known = match (self.next_record.take(), seen.observed.record()) {
+            (Some(next), Some(written)) if written.generation < next.generation => Some(next),
+            (next, written) => written.or(next),
+        };
         let Some(known) = known else {
             let engine_id = self.engine.id.clone();
             let salt = random_hex(16);
             let input = self.input.clone();
+            let own_network = input.spec.network.as_ref().is_none_or(|n| n.name.is_none());
+            if own_network {
+                self.learn_routes().await?;
+            }
             let mut record = plan::allocate(&input, &engine_id, self.host_facts().await?, &salt)?;
             record.spec = self.request.keep_spec.clone();
             // Kept for the further rounds of this step: allocation is not repeated.
@@ -213,11 +222,18 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             InternalAccess::Join { .. } => known.guest.clone(),
             InternalAccess::None | InternalAccess::Gateway => None,
         };
+        let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port);
+        let api_port = match explicit.filter(|port| *port != known.api_port) {
+            // Asked before the load balancer is replaced: one that cannot start helps nobody.
+            Some(_) => {
+                let input = self.input.clone();
+                plan::next_port(&known, &input, self.host_facts().await?)?.api_port
+            }
+            None => known.api_port,
+        };
         let record = known.changed(|r| {
             r.guest = guest;
-            if let Some(port) = self.request.spec.api.as_ref().and_then(|api| api.host_port) {
-                r.api_port = port;
-            }
+            r.api_port = api_port;
             if self.request.keep_spec.is_some() {
                 r.spec = self.request.keep_spec.clone();
             }
@@ -250,21 +266,28 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         Ok(plan::addresses_in(self.host_facts().await?, &record.network.name))
     }
 
-    /// What else the host has; looked up once a step, and only where something is to be picked.
+    /// What else Docker has; looked up once a step, and only where something is to be picked.
     async fn host_facts(&mut self) -> Result<&HostFacts, Stop> {
         let facts = match self.host.take() {
             Some(facts) => facts,
             None => {
                 let engine = &self.world.engine;
-                let (containers, networks, routes) = tokio::try_join!(
+                let (containers, networks) = tokio::try_join!(
                     engine.list_containers(&Scope::Everything),
                     engine.list_networks(&Scope::Everything),
-                    self.routes(),
                 )?;
-                HostFacts { containers, networks, routes, ..HostFacts::default() }
+                HostFacts { containers, networks, ..HostFacts::default() }
             }
         };
         Ok(self.host.insert(facts))
+    }
+
+    /// Adds the host's own routes to what is known: only a subnet is picked by them.
+    async fn learn_routes(&mut self) -> Result<(), Stop> {
+        self.host_facts().await?;
+        let routes = self.routes().await?;
+        self.host.get_or_insert_default().routes = routes;
+        Ok(())
     }
 
     /// The host's own routes, asked in a container with the host's network: Docker may run on
@@ -300,12 +323,22 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
                     host.refused_ports.insert(record.api_port);
                     self.next_record = Some(plan::next_port(&record, &input, host)?);
                 }
-                EngineError::SubnetTaken { .. } if self.may_pick_subnet(&record) => {
+                EngineError::SubnetTaken { .. } if self.may_pick_subnet(&record, seen) => {
                     let input = self.input.clone();
                     self.forget_host_facts().await?;
+                    self.learn_routes().await?;
                     let host = self.host.get_or_insert_default();
                     host.refused_subnets.push(record.network.subnet);
                     self.next_record = Some(plan::next_subnet(&record, &input, host)?);
+                }
+                error @ EngineError::Busy { .. } if record.guest.is_some() => {
+                    let input = self.input.clone();
+                    self.forget_host_facts().await?;
+                    let host = self.host.get_or_insert_default();
+                    match plan::next_guest(&record, &input, host)? {
+                        Some(next) => self.next_record = Some(next),
+                        None => return Err(stop(error, Some(&failure.action))),
+                    }
                 }
                 error => return Err(stop(error, Some(&failure.action))),
             }
@@ -331,8 +364,9 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         !explicit && named && !record.initialised
     }
 
-    fn may_pick_subnet(&self, record: &Record) -> bool {
-        self.request.spec.network.is_none() && !record.initialised
+    /// Whether the subnet is one we picked, and no node has its address in it yet.
+    fn may_pick_subnet(&self, record: &Record, seen: &Seen) -> bool {
+        self.request.spec.network.is_none() && !record.initialised && seen.observed.members().is_empty()
     }
 
     /// Notes in the record that a server was Ready, and with which version. Returns whether
@@ -340,10 +374,12 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     fn note_success(&mut self, seen: &Seen) -> bool {
         let (Some(record), Some(Ok(nodes))) = (&seen.record, &seen.nodes) else { return false };
         let ready: Vec<&NodeFacts> = nodes.iter().filter(|n| n.ready).collect();
-        let highest = ready
+        // Of equals the last counts: v1.36.1+k3s2 over v1.36.1+k3s1.
+        let highest = record
+            .highest_version
             .iter()
-            .map(|n| n.version.clone())
-            .chain(record.highest_version.clone())
+            .chain(ready.iter().map(|n| &n.version))
+            .cloned()
             .max_by_key(|version| plan::version_numbers(version));
         let next = record.changed(|r| {
             r.initialised |= !ready.is_empty();
@@ -401,9 +437,25 @@ async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Re
                 break;
             }
         }
-        seen.nodes = Some(answer);
+        seen.nodes = Some(answer.map(|nodes| believed(nodes, seen)));
     }
-    seen.crashes = crash_messages(world, &seen.observed).await;
+    seen.crashes = crash_messages(world, request, &seen.observed).await;
+}
+
+/// Nodes, where a report from before the container was made does not count: a Node lies in etcd as
+/// the former kubelet left it until the new one speaks, which is after the API answers.
+fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
+    for want in seen.desired.iter().flat_map(|d| &d.containers) {
+        let ContainerKind::Server(config) = &want.kind else { continue };
+        let Some(container) = seen.observed.container(&want.name) else { continue };
+        for node in nodes.iter_mut().filter(|n| n.name == config.node_name) {
+            if node.reported.is_some_and(|reported| reported < container.created) {
+                node.ready = false;
+                node.message = Some("the kubelet has not reported since its container was made".into());
+            }
+        }
+    }
+    nodes
 }
 
 async fn read_access<E: Engine, A>(world: &World<E, A>, request: &Request, seen: &Seen) -> Option<Access> {
@@ -427,17 +479,22 @@ fn own_way_in(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u1
     vec![(address, record.api_port)]
 }
 
-/// Addresses under which Pods of the host cluster may reach the API, best first.
+/// Addresses under which Pods of the host cluster may reach the API, best first: the load balancer
+/// as a guest in their node's network, its port on its own network's gateway, and what the
+/// operator's settings say.
 pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
-    match (&request.internal, &record.guest) {
-        (InternalAccess::None, _) => Vec::new(),
-        (InternalAccess::Join { .. }, Some(guest)) => vec![(guest.address, plan::API_PORT)],
-        (InternalAccess::Join { .. }, None) => Vec::new(),
+    let first = match (&request.internal, &record.guest) {
+        (InternalAccess::None, _) => return Vec::new(),
+        (InternalAccess::Join { .. }, guest) => guest.as_ref().map(|g| (g.address, plan::API_PORT)),
+        // Nothing is published on the gateway of somebody else's network.
+        (InternalAccess::Gateway, _) if !record.network.owned => Some((record.load_balancer, plan::API_PORT)),
         (InternalAccess::Gateway, _) => {
-            let first = u32::from(record.network.subnet.network()).wrapping_add(1);
-            vec![(first.into(), record.api_port)]
+            let gateway = u32::from(record.network.subnet.network()).wrapping_add(1);
+            Some((gateway.into(), record.api_port))
         }
-    }
+    };
+    let published = request.settings.publish_address.map(|address| (address, record.api_port));
+    first.into_iter().chain(published).collect()
 }
 
 async fn keep_nodes<E, A: ClusterApi>(
@@ -463,23 +520,31 @@ async fn keep_nodes<E, A: ClusterApi>(
 /// How many lines of a crashing node are shown.
 const CRASH_LINES: usize = 5;
 
-async fn crash_messages<E: Engine, A>(world: &World<E, A>, observed: &Observed) -> Vec<(String, String)> {
+async fn crash_messages<E: Engine, A>(
+    world: &World<E, A>,
+    request: &Request,
+    observed: &Observed,
+) -> Vec<(String, String)> {
+    let mut secrets: Vec<Vec<u8>> =
+        request.values.iter().flat_map(|values| values.0.values()).map(|v| v.expose().clone()).collect();
     let mut found = Vec::new();
     for container in observed.containers.iter().filter(|c| c.state == ContainerState::Restarting) {
-        let token =
-            world.engine.read_file(&container.id, TOKEN_PATH).await.ok().flatten().unwrap_or_default();
+        secrets.extend(world.engine.read_file(&container.id, TOKEN_PATH).await.ok().flatten());
         if let Ok(logs) = world.engine.logs(&container.id, CRASH_LINES).await {
-            found.push((container.name.clone(), without_secret(&logs, &token)));
+            found.push((container.name.clone(), without_secrets(&logs, &secrets)));
         }
     }
     found
 }
 
-/// `text` without the secret, in one line.
-fn without_secret(text: &str, secret: &[u8]) -> String {
-    let line = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" | ");
-    match std::str::from_utf8(secret).map(str::trim) {
-        Ok(secret) if !secret.is_empty() => line.replace(secret, "***"),
-        _ => line,
+/// `text` without the secrets, in one line.
+fn without_secrets(text: &str, secrets: &[Vec<u8>]) -> String {
+    let mut line = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" | ");
+    for secret in secrets.iter().filter_map(|secret| std::str::from_utf8(secret).ok()) {
+        // Of one that has several lines, each counts.
+        for part in secret.lines().map(str::trim).filter(|part| !part.is_empty()) {
+            line = line.replace(part, "***");
+        }
     }
+    line
 }

@@ -179,8 +179,9 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
         Err(Stop::Engine(error @ (EngineError::Unavailable { .. } | EngineError::TimedOut { .. }))) => {
             verdict(None, Reason::EngineUnavailable, format!("{error}; trying again"))
         }
-        Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })) => {
-            verdict(Some(false), Reason::Progressing, "objects in Docker are changing; looking again".into())
+        // It mostly passes by itself; where it does not, only Docker's words help.
+        Err(Stop::Engine(error @ (EngineError::Busy { .. } | EngineError::NotFound { .. }))) => {
+            verdict(Some(false), Reason::Progressing, format!("{error}; looking again"))
         }
         Err(Stop::Engine(error)) => {
             verdict(Some(false), Reason::EngineError, format!("{error}; trying again"))

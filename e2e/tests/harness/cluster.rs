@@ -50,7 +50,21 @@ impl Cluster {
 
     /// Writes the resource with `spec` to its file and returns the path.
     pub fn write(&self, spec: &str) -> String {
-        self.scratch.file("cluster.yaml", &self.document(spec))
+        self.write_with(spec, "")
+    }
+
+    /// The same with further documents behind it.
+    pub fn write_with(&self, spec: &str, documents: &str) -> String {
+        self.scratch.file("cluster.yaml", &format!("{}---\n{documents}", self.document(spec)))
+    }
+
+    /// A Secret in its namespace, as a document.
+    pub fn secret(&self, name: &str, data: &[(&str, &str)]) -> String {
+        let data: String = data.iter().map(|(key, value)| format!("  {key}: {value:?}\n")).collect();
+        let namespace = &self.namespace;
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {namespace}}}\nstringData:\n{data}---\n"
+        )
     }
 
     /// Applies the resource with `spec`.
@@ -78,6 +92,28 @@ impl Cluster {
             .into_iter()
             .flat_map(|kind| self.objects(kind).into_iter().map(move |name| (kind, name)))
             .collect()
+    }
+
+    /// Everything of a cluster with one server is there once.
+    #[track_caller]
+    pub fn is_whole(&self) {
+        let of_role = |kind: &str, role: &str| {
+            let mut labels = self.labels();
+            labels.push(format!("k3nest.dev/role={role}"));
+            labelled(kind, &labels).len()
+        };
+        let roles = [
+            ("container", "server"),
+            ("container", "loadbalancer"),
+            ("network", "network"),
+            ("volume", "data"),
+            ("volume", "record"),
+        ];
+        for (kind, role) in roles {
+            let count = of_role(kind, role);
+            assert!(count == 1, "{count} of {kind} {role}: {:?}", self.all_objects());
+        }
+        assert_eq!(self.objects("container").len(), 2, "{:?}", self.all_objects());
     }
 
     /// Nothing of it is left in Docker.

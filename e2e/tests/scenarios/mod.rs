@@ -1,10 +1,35 @@
 //! What must work, told as stories. Each scenario is a function that panics where it does not.
 
-mod small;
+mod bad_input;
+mod crash;
+mod cut;
+mod edits;
+mod life;
+mod looks;
+mod names;
+mod node;
+mod pair;
+mod places;
+mod secrets;
+mod words;
+mod workload;
 
 /// A scenario.
 pub type Scenario = fn();
 
 /// Every scenario by name; long ones first, so that the last to end is a short one.
-pub const ALL: &[(&str, Scenario)] =
-    &[("cli::apply_twice", small::apply_twice), ("cli::words", small::words)];
+pub const ALL: &[(&str, Scenario)] = &[
+    ("cli::life", life::life),
+    ("cli::cut_short", cut::cut_short),
+    ("cli::two_namespaces", pair::two_namespaces),
+    ("cli::ports", places::ports),
+    ("cli::joined_network", places::joined_network),
+    ("cli::two_at_once", pair::two_at_once),
+    ("cli::crash_loop", crash::crash_loop),
+    ("cli::deleted_while_made", cut::deleted_while_made),
+    ("cli::half_made", cut::half_made),
+    ("cli::taken_names", names::taken_names),
+    ("cli::missing_image", crash::missing_image),
+    ("cli::bad_input", bad_input::table),
+    ("cli::words", words::words),
+];
