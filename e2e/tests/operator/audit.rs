@@ -17,8 +17,11 @@ pub fn judge(whole_run: bool) -> Vec<String> {
     if own.is_empty() {
         return vec![format!("no request of {user} is in the audit log of {} events", events.len())];
     }
-    let mut wrong: Vec<String> =
-        own.iter().filter(|event| event["responseStatus"]["code"] == 403).map(|event| forbidden(event)).collect();
+    let mut wrong: Vec<String> = own
+        .iter()
+        .filter(|event| event["responseStatus"]["code"] == 403)
+        .map(|event| forbidden(event))
+        .collect();
     wrong.dedup();
     let used: BTreeSet<Right> = own.iter().filter_map(|event| Right::used(event)).collect();
     eprintln!("{} requests of the operator audited, {} kinds of them", own.len(), used.len());

@@ -14,7 +14,6 @@ use crate::harness::{
     command::Started,
     docker::{TOOLS, docker},
     kubectl::Kubectl,
-
 };
 
 /// Where the operator lives, as config/ says.
@@ -166,4 +165,3 @@ fn static_binary() -> PathBuf {
     let found = places.into_iter().flatten().find(|file| file.is_file());
     found.expect("a static k3nest: run make build, or name one by K3NEST_BIN")
 }
-

@@ -105,7 +105,8 @@ fn has_no_anonymous_volume(tenant: &Tenant) {
     for container in tenant.objects("container") {
         let facts = inspected("container", &container);
         for mount in facts["Mounts"].as_array().into_iter().flatten() {
-            let known = mount["Type"] != "volume" || named.contains(mount["Name"].as_str().unwrap_or_default());
+            let known =
+                mount["Type"] != "volume" || named.contains(mount["Name"].as_str().unwrap_or_default());
             assert!(known, "{container} mounts {mount}, which is no volume of ours");
         }
     }

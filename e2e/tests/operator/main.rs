@@ -13,14 +13,23 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+// The rows are shared, the way they are told is not.
+#[allow(dead_code)]
+#[path = "../scenarios/bad_input.rs"]
+mod table;
+
 mod audit;
+mod bad_input;
 mod deletion;
 mod echo;
+mod edits;
 mod host;
 mod life;
+mod neighbours;
 mod secrets;
 mod served;
 mod space;
+mod taken;
 mod tenant;
 
 use std::process::ExitCode;
@@ -36,8 +45,13 @@ const THREADS: usize = 2;
 /// Every scenario by name; long ones first, so that the last to end is a short one.
 const ALL: &[(&str, fn())] = &[
     ("operator::life", life::from_apply_to_delete),
+    ("operator::edits", edits::of_a_living_cluster),
+    ("operator::neighbours", neighbours::of_one_name),
+    ("operator::bad_input", bad_input::table),
     ("operator::deletion_half_done", deletion::while_creation_is_half_done),
     ("operator::deletion_crash_loop", deletion::of_a_node_that_crash_loops),
+    ("operator::taken_in_docker", taken::in_docker),
+    ("operator::taken_in_namespace", taken::in_the_namespace),
 ];
 
 fn main() -> ExitCode {

@@ -47,8 +47,10 @@ impl Space {
 
     /// Names of everything in Docker that clusters of this namespace have.
     pub fn objects(&self) -> Vec<String> {
-        let labels =
-            [format!("k3nest.dev/instance={}", host().instance), format!("k3nest.dev/namespace={}", self.name)];
+        let labels = [
+            format!("k3nest.dev/instance={}", host().instance),
+            format!("k3nest.dev/namespace={}", self.name),
+        ];
         ["container", "network", "volume"].iter().flat_map(|kind| labelled(kind, &labels)).collect()
     }
 

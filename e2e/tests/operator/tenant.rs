@@ -6,7 +6,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 
 use crate::{
-    harness::{Cluster, Finished, Story, docker::docker, kubectl::Kubectl, within},
+    harness::{
+        Cluster, Finished, Story,
+        docker::{docker, labelled},
+        kubectl::Kubectl,
+        within,
+    },
     host::host,
     space::Space,
 };
@@ -108,6 +113,16 @@ impl Tenant {
         let timeout = format!("--timeout={}s", READY.as_secs());
         let resource = format!("k3scluster/{}", self.name);
         self.run(&["wait", "--for=condition=Ready", &resource, &timeout]).exits(0).took
+    }
+
+    /// Ids of its containers with `role`, as many as there are.
+    pub fn ids(&self, role: &str) -> Vec<String> {
+        let labels: Vec<String> =
+            self.labels().into_iter().chain([format!("k3nest.dev/role={role}")]).collect();
+        let names = labelled("container", &labels);
+        // One that goes between the two calls is no failure.
+        let ids = names.iter().map(|name| docker(&["inspect", "--format", "{{.Id}}", name]));
+        ids.filter(|found| found.code == 0).map(|found| found.stdout.trim().to_owned()).collect()
     }
 
     /// Data of its kubeconfig Secret under `key`.
