@@ -92,6 +92,7 @@ stage generated 5 build bash -c crds
 stage cargo-test 60 setup cargo test --locked
 stage contract 30 setup bash -c contract
 stage e2e-cli 30 setup cargo test --locked --test e2e
+stage e2e-operator 30 setup cargo test --locked --test e2e_operator
 for script in e2e/*.sh; do
   name=$(basename "$script" .sh)
   case $name in
