@@ -1,10 +1,7 @@
 #!/usr/bin/env bash
 # Proves that `k3nest up` brings Docker up from every state it may find.
 #
-#   e2e/docker-setup.sh K3NEST [IMAGE]
-#
-#   K3NEST  the binary
-#   IMAGE   a local image that holds /bin/sh (k3nest-offline/nginx:1); stands in for both images
+#   K3NEST=bin/k3nest e2e/docker-setup.sh
 #
 # Everything happens in network, process and mount namespaces of its own, on a
 # copy-on-write view of this machine's root file system in memory, so paths are the
@@ -13,32 +10,35 @@
 set -euo pipefail
 
 readonly PACKAGES=(docker.io containerd runc iptables)
-readonly NODE=k3nest-offline/node:v1.36.1-k3s1
-readonly LOAD_BALANCER=k3nest-offline/nginx:1
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# A small image with a shell stands in for both images that `up` looks for.
+readonly HERE SMALL=k3nest-offline/tools:1 LOAD_BALANCER=k3nest-offline/nginx:1
 
 die() { echo "docker-setup: $*" >&2; exit 1; }
 
 # --- outside: what needs the network or this machine's Docker -----------------
 
-outside() { # binary $1, image $2
+outside() { # binary $1
+  local node
   [ "$(id -u)" = 0 ] || die "needs root, for namespaces and packages"
-  [ -x "$1" ] || die "$1 is not a program: usage: docker-setup.sh K3NEST [IMAGE]"
+  [ -x "$1" ] || die "K3NEST=$1 is not a program: make build"
+  node=$("$HERE/node-image/build.sh" --print-image)
+  "$HERE/tools-image/build.sh"
   work=$(mktemp -d)
   trap 'umount -l "$work" 2>/dev/null; rmdir "$work"' EXIT
   mount -t tmpfs -o mode=755 k3nest-docker-setup "$work"
-  mkdir -p "$work"/{upper,work,root,debs/partial,run}
+  mkdir -p "$work"/{upper,work,root,debs}
   cp "$1" "$work/k3nest"
-  docker save "$2" >"$work/image.tar" || die "cannot save image $2: build or pull it first"
+  docker save "$SMALL" >"$work/image.tar" || die "cannot save image $SMALL"
   (cd "$work/debs" && apt-get -qq -o APT::Sandbox::User=root download "${PACKAGES[@]}") ||
     die "cannot download ${PACKAGES[*]}: are the package lists fresh (apt-get update)?"
-  unshare --net --mount --pid --fork --propagation private "$0" --inside "$work" "$2"
+  unshare --net --mount --pid --fork --propagation private "$0" --inside "$work" "$node"
 }
 
 # --- inside: a machine of its own ---------------------------------------------
 
 new_root() { # work directory $1
   local root=$1/root
-  ip link set lo up
   mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$root"
   mkdir -p "$root/k3nest" "$root/var/lib/docker"
   mount --bind "$1" "$root/k3nest"
@@ -60,12 +60,12 @@ failed=0
 begin() { case_name=$1; started=$SECONDS; echo "--- $1"; }
 
 # The case holds if `up` succeeds, its words match $1 and do not match $2, and Docker answers.
-up_says() { # pattern $1, forbidden pattern $2
+up_says() { # pattern $1, forbidden pattern $2, part $3
   local words status=0
-  words=$(/k3nest/k3nest up --only docker 2>&1) || status=$?
+  words=$(/k3nest/k3nest up --only "${3:-docker}" 2>&1) || status=$?
   sed 's/^/    /' <<<"$words"
   if [ "$status" = 0 ] && grep -q "$1" <<<"$words" && ! grep -q "$2" <<<"$words" &&
-    curl -fsS --unix-socket /run/docker.sock http://docker/_ping >/dev/null; then
+    docker version >/dev/null 2>&1; then
     verdict ok
   else
     tail -n 15 /var/log/k3nest-dockerd.log /var/log/k3nest-install.log 2>/dev/null || true
@@ -79,19 +79,26 @@ verdict() {
 }
 
 gone() { # name $1; waits for all processes of that name to end
-  local i
+  local i names
   for ((i = 0; i < 100; i++)); do
-    pgrep -x "$1" >/dev/null || return 0
+    # cat fails for those that end meanwhile, which is no answer.
+    names=$(cat /proc/[0-9]*/comm 2>/dev/null) || true
+    grep -qx "$1" <<<"$names" || return 0
     sleep 0.1
   done
   die "$1 does not end"
 }
 
-inside() { # work directory $1, image $2
+session() { awk '{ print $6 }' "/proc/$1/stat"; }
+
+inside() { # work directory $1, reference of the node image $2
   new_root "$1"
 
   begin "not installed"
-  dpkg --purge --force-depends docker.io containerd >/k3nest/purge.log 2>&1 || die "$(tail -n 5 /k3nest/purge.log)"
+  local owners
+  owners=$(for p in dockerd containerd runc; do dpkg -S "$(command -v $p)"; done 2>/dev/null | cut -d: -f1 | sort -u)
+  # shellcheck disable=SC2086  # one word each
+  dpkg --purge --force-depends $owners >/k3nest/purge.log 2>&1 || die "$(tail -n 5 /k3nest/purge.log)"
   # There is no network in here: the package lists stay as they are, the packages come from the
   # cache, which container images of Debian are set to empty after each update.
   rm -f /etc/apt/apt.conf.d/docker-clean
@@ -99,11 +106,11 @@ inside() { # work directory $1, image $2
   up_says "installing Docker" "attempt"
   [ "$failed" = 0 ] || { summary; return 1; }
 
-  begin "running"
+  begin "running already"
   up_says "" "starting\|installing"
 
   begin "outlives the terminal"
-  if [ "$(ps -o sid= -p "$(cat /run/docker.pid)")" != "$(ps -o sid= -p $$)" ]; then verdict ok; else verdict "failed: same session"; fi
+  if [ "$(session "$(cat /run/docker.pid)")" != "$(session $$)" ]; then verdict ok; else verdict "failed: same session"; fi
 
   begin "stopped"
   kill "$(cat /run/docker.pid)" && gone dockerd
@@ -118,8 +125,17 @@ inside() { # work directory $1, image $2
   echo $$ >/run/docker.pid
   up_says "is bash, not dockerd\|is docker-setup.sh, not dockerd" "attempt\|installing"
 
-  begin "killed while a container runs"
+  begin "able to run privileged containers"
   docker load -q -i /k3nest/image.tar
+  docker tag "$SMALL" "$2" && docker tag "$SMALL" "$LOAD_BALANCER"
+  up_says "" "pulling\|building" images
+  begin "and having them found so"
+  local runtime=()
+  [ ! -e /usr/local/lib/k3nest/runc ] || runtime=(--runtime k3nest)
+  up_says "" "pulling\|building\|installing\|reading" images
+  docker run --rm --privileged "${runtime[@]}" --entrypoint /bin/sh "$2" -c true || verdict "failed to run one"
+
+  begin "killed while a container runs"
   docker run -d --name sleeper --restart unless-stopped --entrypoint /bin/sh "$2" -c 'sleep 600'
   kill -KILL "$(cat /run/docker.pid)" && gone dockerd
   up_says "starting" installing
@@ -144,5 +160,6 @@ summary() {
 
 case ${1:-} in
   --inside) inside "$2" "$3" ;;
-  *) outside "${1:-}" "${2:-$LOAD_BALANCER}" ;;
+  '') outside "${K3NEST:-$HERE/../bin/k3nest}" ;;
+  *) die "unknown argument $1; the binary comes in K3NEST" ;;
 esac

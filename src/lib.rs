@@ -16,3 +16,6 @@ pub mod k3s;
 pub mod operator;
 pub mod plan;
 pub mod reconcile;
+
+#[cfg(test)]
+mod sim;

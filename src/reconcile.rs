@@ -2,6 +2,7 @@
 
 mod converge;
 mod files;
+mod inside;
 mod report;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};

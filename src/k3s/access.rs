@@ -12,9 +12,6 @@ use crate::plan::Sensitive;
 /// How long a connection to a nested API may take. It is on this host or next to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an answer of a nested API may take; a busy one takes a while.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Credentials and the stable name in the API's certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -115,7 +112,8 @@ impl Access {
         serde_saphyr::to_string(&config).unwrap_or_default()
     }
 
-    /// A client for `url`, verifying against [`Self::server_name`].
+    /// A client for `url`, verifying against [`Self::server_name`]. Answers are not bounded in time,
+    /// for the sake of watches: callers bound what they ask.
     ///
     /// # Errors
     /// Where the credentials are not what TLS takes.
@@ -126,7 +124,6 @@ impl Access {
         config.root_cert = Some(ca.into_iter().map(pem::Pem::into_contents).collect());
         config.tls_server_name = Some(self.server_name.clone());
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        config.read_timeout = Some(READ_TIMEOUT);
         // A nested API is next door; a proxy of the environment cannot reach it.
         config.proxy_url = None;
         config.auth_info = AuthInfo {

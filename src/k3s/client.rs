@@ -60,36 +60,47 @@ impl ClusterApi for Network {
         labels: &BTreeMap<String, String>,
         taints: &[NodeTaint],
     ) -> Result<bool, String> {
-        let client = access.client(url).map_err(|e| e.to_string())?;
-        let nodes: Api<Node> = Api::all(client);
-        let mut node = node.clone();
-        let name = node.name.clone();
-        let failed = |what: &str, e: kube::Error| {
-            format!("{what} of Node {name} could not be set: {}", root_cause(&e))
-        };
-        let mut written = false;
-        if labels_differ(&node, labels) {
-            let applied =
-                json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
-            let params = PatchParams::apply(FIELD_MANAGER).force();
-            let patched =
-                nodes.patch(&name, &params, &Patch::Apply(applied)).await.map_err(|e| failed("labels", e))?;
-            node = NodeFacts::from(patched);
-            written = true;
-        }
-        if let Some(list) = taints_wanted(&node, taints) {
-            let ours = serde_json::to_string(taints).map_err(|e| e.to_string())?;
-            // With the version that was looked at: taints are one list, and others write it, too.
-            let change = json!({
-                "metadata": {"annotations": {TAINTS_ANNOTATION: ours}, "resourceVersion": node.resource_version},
-                "spec": {"taints": list},
-            });
-            let params = PatchParams::default();
-            nodes.patch(&name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
-            written = true;
-        }
-        Ok(written)
+        tokio::time::timeout(PROBE_TIMEOUT, keep(access, url, node, labels, taints)).await.unwrap_or_else(
+            |_| Err(format!("Node {} was not written within {} s", node.name, PROBE_TIMEOUT.as_secs())),
+        )
     }
+}
+
+async fn keep(
+    access: &Access,
+    url: &str,
+    node: &NodeFacts,
+    labels: &BTreeMap<String, String>,
+    taints: &[NodeTaint],
+) -> Result<bool, String> {
+    let client = access.client(url).map_err(|e| e.to_string())?;
+    let nodes: Api<Node> = Api::all(client);
+    let name = node.name.clone();
+    let failed =
+        |what: &str, e: kube::Error| format!("{what} of Node {name} could not be set: {}", root_cause(&e));
+    let mut node = node.clone();
+    let mut written = false;
+    if labels_differ(&node, labels) {
+        let applied =
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patched =
+            nodes.patch(&name, &params, &Patch::Apply(applied)).await.map_err(|e| failed("labels", e))?;
+        node = NodeFacts::from(patched);
+        written = true;
+    }
+    if let Some(list) = taints_wanted(&node, taints) {
+        let ours = serde_json::to_string(taints).map_err(|e| e.to_string())?;
+        // With the version that was looked at: taints are one list, and others write it, too.
+        let change = json!({
+            "metadata": {"annotations": {TAINTS_ANNOTATION: ours}, "resourceVersion": node.resource_version},
+            "spec": {"taints": list},
+        });
+        let params = PatchParams::default();
+        nodes.patch(&name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
+        written = true;
+    }
+    Ok(written)
 }
 
 async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {

@@ -22,8 +22,8 @@ pub struct NodeFacts {
     pub name: String,
     /// Whether its Ready condition is True.
     pub ready: bool,
-    /// When its kubelet last wrote that condition.
-    pub heartbeat: Option<Timestamp>,
+    /// When its kubelet last said so. A Node outlives its container, and the last report with it.
+    pub reported: Option<Timestamp>,
     /// Version of its kubelet.
     pub version: String,
     /// Why it is not ready.
@@ -63,7 +63,7 @@ impl From<Node> for NodeFacts {
         Self {
             name: meta.name.unwrap_or_default(),
             ready: is_ready,
-            heartbeat: ready.as_ref().and_then(|c| c.last_heartbeat_time.as_ref()).map(|time| time.0),
+            reported: ready.as_ref().and_then(|c| c.last_heartbeat_time.as_ref()).map(|time| time.0),
             version: status.node_info.map(|i| i.kubelet_version).unwrap_or_default(),
             message: (!is_ready).then(|| {
                 ready.and_then(|c| c.message).unwrap_or_else(|| "the kubelet has not reported yet".into())
@@ -85,15 +85,6 @@ fn label_keys(fields: &Value) -> Vec<String> {
         .filter_map(|k| k.strip_prefix("f:"))
         .map(str::to_owned)
         .collect()
-}
-
-impl NodeFacts {
-    /// Whether what the Node says is of a kubelet that started at `since` or later. Kubelets write
-    /// their Node when they start; until then it says what the last one left, for 40 seconds even
-    /// that it is ready.
-    pub fn speaks_since(&self, since: Timestamp) -> bool {
-        self.heartbeat.is_none_or(|heartbeat| heartbeat >= since)
-    }
 }
 
 /// Whether the labels `want` must be applied.
@@ -157,21 +148,6 @@ mod tests {
         assert_eq!(keys(taints_wanted(&node, &[own("new")])), Some(vec!["foreign".into(), "new".into()]));
         assert_eq!(keys(taints_wanted(&node, &[])), Some(vec!["foreign".into()]));
         assert_eq!(keys(taints_wanted(&node, &[own("old")])), None);
-    }
-
-    #[test]
-    fn what_the_last_kubelet_left_does_not_count() {
-        let node: Node = serde_json::from_value(serde_json::json!({
-            "metadata": {"name": "dev-server-0"},
-            "status": {"conditions": [{
-                "type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T12:00:00Z",
-            }]},
-        }))
-        .unwrap();
-        let node = NodeFacts::from(node);
-        assert!(node.ready);
-        assert!(node.speaks_since("2026-01-01T12:00:00Z".parse().unwrap()));
-        assert!(!node.speaks_since("2026-01-01T12:00:01Z".parse().unwrap()));
     }
 
     #[test]

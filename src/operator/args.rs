@@ -74,6 +74,7 @@ impl OperatorArgs {
             subnet_pool: self.subnet_pool.clone(),
             api_ports: self.api_ports.unwrap_or(Settings::default().api_ports),
             allowed_host_paths: self.allow_host_path.clone(),
+            publish_address: self.publish_address,
         }
     }
 

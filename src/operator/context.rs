@@ -29,8 +29,6 @@ pub struct Context<B> {
     pub settings: Settings,
     /// What a spec may ask for.
     pub policy: Policy,
-    /// The last resort of an address for Pods.
-    pub publish_address: Option<std::net::Ipv4Addr>,
     /// Waits of clusters in trouble.
     pub backoff: BackOff,
     /// Counters and gauges.
@@ -57,7 +55,6 @@ impl<B: Backend> Context<B> {
             instance,
             settings: args.settings(),
             policy: args.policy(),
-            publish_address: args.publish_address,
             backoff: BackOff::default(),
             metrics,
             written: Written::default(),

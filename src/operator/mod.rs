@@ -36,7 +36,6 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt, runtime::controller};
 use tokio::sync::{mpsc, watch};
-use tracing_subscriber::EnvFilter;
 
 use crate::{engine::Docker, k3s::Network, reconcile::World};
 
@@ -53,7 +52,6 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Where it cannot start: no host cluster, a bad Docker address, or an address that cannot be
 /// served on. A Docker engine that is away is waited for.
 pub async fn run(args: OperatorArgs) -> Result<(), OperatorError> {
-    log();
     let client = Client::try_default().await.map_err(OperatorError::Client)?;
     let instance = instance(&client).await?;
     let world = World {
@@ -63,14 +61,6 @@ pub async fn run(args: OperatorArgs) -> Result<(), OperatorError> {
     };
     let backend = DockerBackend::new(world, args.host_ip);
     run_with(client, backend, instance, &args, signalled()).await
-}
-
-/// Logs to standard output, as RUST_LOG says; `info` unless set. A process that logs already keeps
-/// its way. Failed requests are told by whoever made them.
-fn log() {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_client::client::builder=off"));
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
 }
 
 /// Identity of the host cluster, and so of this operator.

@@ -119,9 +119,8 @@ async fn first_that_answers<B: Backend>(
     if !available(&outcome.status) {
         return Found::NotTried;
     }
-    let published = ctx.publish_address.zip(outcome.status.endpoint.as_deref().and_then(port_of));
     let mut failures = Vec::new();
-    for (address, port) in outcome.internal_candidates.iter().copied().chain(published) {
+    for (address, port) in outcome.internal_candidates.iter().copied() {
         if !fits_slice(address) {
             failures.push(format!("{address} cannot be an endpoint of a Service"));
             continue;
@@ -142,11 +141,6 @@ async fn first_that_answers<B: Backend>(
 
 fn available(status: &K3sClusterStatus) -> bool {
     status.conditions.iter().any(|c| c.type_ == condition::AVAILABLE && c.status == "True")
-}
-
-/// The port in `https://host:port`.
-fn port_of(url: &str) -> Option<u16> {
-    url.trim_end_matches('/').rsplit_once(':')?.1.parse().ok()
 }
 
 /// The kinds that are published.
@@ -257,11 +251,5 @@ mod tests {
         ));
         assert!(!covers(&json!({"spec": {"ports": [{"port": 6443}, {"port": 1}]}}), &wanted));
         assert!(!covers(&json!({"spec": {}}), &wanted));
-    }
-
-    #[test]
-    fn the_port_of_an_endpoint_is_read() {
-        assert_eq!(port_of("https://127.0.0.1:16443"), Some(16443));
-        assert_eq!(port_of("https://dev.example.com"), None);
     }
 }

@@ -39,7 +39,8 @@ pub fn allocate(input: &Input, engine_id: &str, host: &HostFacts, salt: &str) ->
         nth_address(network.subnet, 2)
     } else {
         let joined = find_network(host, &network.name)?;
-        pick_address(joined, &addresses_in(host, &network.name)).ok_or_else(|| no_address(&network.name))?
+        pick_address(joined, &addresses_in(host, &network.name), &input.identity.uid)
+            .ok_or_else(|| no_address(&network.name))?
     };
     Ok(Record {
         generation: 1,
@@ -86,8 +87,28 @@ pub fn next_subnet(record: &Record, input: &Input, host: &HostFacts) -> Result<R
 pub fn allocate_guest(input: &Input, host: &HostFacts) -> Result<Option<GuestAddress>, Blocked> {
     let InternalAccess::Join { network } = &input.internal else { return Ok(None) };
     let joined = find_network(host, network)?;
-    let address = pick_address(joined, &addresses_in(host, network)).ok_or_else(|| no_address(network))?;
+    // Another place than that of a node which lives in the same network.
+    let seed = format!("{}/guest", input.identity.uid);
+    let address =
+        pick_address(joined, &addresses_in(host, network), &seed).ok_or_else(|| no_address(network))?;
     Ok(Some(GuestAddress { network: network.clone(), address }))
+}
+
+/// `record` with another place in the host cluster's network, if somebody else has the one it
+/// names: Docker gives the address of a container that stands still to others.
+///
+/// # Errors
+/// Where that network is gone or full.
+pub fn next_guest(record: &Record, input: &Input, host: &HostFacts) -> Result<Option<Record>, Blocked> {
+    let Some(guest) = &record.guest else { return Ok(None) };
+    let taken = host.containers.iter().filter(|c| !input.identity.owns(&c.labels)).any(|c| {
+        c.networks.get(&guest.network).is_some_and(|a| a.address.or(a.pinned) == Some(guest.address))
+    });
+    if !taken {
+        return Ok(None);
+    }
+    let guest = allocate_guest(input, host)?;
+    Ok(Some(record.changed(|r| r.guest = guest)))
 }
 
 fn no_address(network: &str) -> Blocked {
@@ -208,27 +229,37 @@ pub(crate) fn nth_address(subnet: Ipv4Net, n: u32) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()).wrapping_add(n))
 }
 
-/// Addresses of `network` that any container has or was given.
+/// Addresses of the network called `network` that are not to be pinned: those that any container
+/// has or was given, the gateway's, and the part that Docker gives out by itself.
 pub fn addresses_in(host: &HostFacts, network: &str) -> BTreeSet<Ipv4Addr> {
-    host.containers
-        .iter()
-        .filter_map(|c| c.networks.get(network))
-        .flat_map(|a| [a.address, a.pinned])
-        .flatten()
-        .collect()
+    let given = host.containers.iter().filter_map(|c| c.networks.get(network));
+    let mut taken: BTreeSet<Ipv4Addr> = given.flat_map(|a| [a.address, a.pinned]).flatten().collect();
+    for network in host.networks.iter().filter(|n| n.name == network) {
+        let first = network.subnet.map(|subnet| nth_address(subnet, 1));
+        taken.extend(network.gateway.or(first));
+        let given_out = network.ip_range.filter(|range| Some(*range) != network.subnet);
+        taken.extend(given_out.iter().flat_map(|range| {
+            (u32::from(range.network())..=u32::from(range.broadcast())).map(Ipv4Addr::from)
+        }));
+    }
+    taken
 }
 
-/// A free address in a network that others use too: from the top down, since Docker gives out from
-/// the bottom up, and outside the part it gives out itself where that is configured.
-pub fn pick_address(network: &Network, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let subnet = network.subnet?;
-    let gateway = network.gateway.unwrap_or_else(|| nth_address(subnet, 1));
+/// An address of a network that others use, too, and that is not among `taken`.
+pub fn pick_address(network: &Network, taken: &BTreeSet<Ipv4Addr>, seed: &str) -> Option<Ipv4Addr> {
+    shared_addresses(network.subnet?, seed).find(|address| !taken.contains(address))
+}
+
+/// Addresses to pin in a network that others use, too, best first. Docker gives out from the bottom
+/// up: so from the upper half, beginning at a place that `seed` decides, then from the lower one
+/// downwards.
+pub(crate) fn shared_addresses(subnet: Ipv4Net, seed: &str) -> impl Iterator<Item = Ipv4Addr> {
     let (first, last) = (u32::from(subnet.network()) + 2, u32::from(subnet.broadcast()) - 1);
-    (first..=last).rev().map(Ipv4Addr::from).find(|address| {
-        *address != gateway
-            && !taken.contains(address)
-            && !network.ip_range.is_some_and(|range| range.contains(address) && range != subnet)
-    })
+    let middle = first.midpoint(last);
+    let upper: Vec<u32> = (middle..=last).rev().collect();
+    let start = (hash::number(seed) % upper.len().max(1) as u64) as usize;
+    let rotated: Vec<u32> = upper[start..].iter().chain(&upper[..start]).copied().collect();
+    rotated.into_iter().chain((first..middle).rev()).map(Ipv4Addr::from)
 }
 
 /// The ranges in the text of a Linux `/proc/net/route`, without the default route.
@@ -295,9 +326,15 @@ mod tests {
             ip_range: Some("10.0.0.128/25".parse().unwrap()),
             created: jiff::Timestamp::UNIX_EPOCH,
         };
-        let taken = BTreeSet::from(["10.0.0.127".parse().unwrap()]);
-        assert_eq!(pick_address(&network, &taken), Some("10.0.0.126".parse().unwrap()));
-        let all = Network { ip_range: None, ..network };
-        assert_eq!(pick_address(&all, &taken), Some("10.0.0.254".parse().unwrap()));
+        let mut host = HostFacts { networks: vec![network.clone()], ..HostFacts::default() };
+        let pick =
+            |host: &HostFacts| pick_address(&host.networks[0], &addresses_in(host, "n"), "uid").unwrap();
+        assert_eq!(pick(&host), "10.0.0.127".parse::<Ipv4Addr>().unwrap());
+
+        host.networks[0].ip_range = None;
+        let first = pick(&host);
+        assert!(first >= "10.0.0.128".parse::<Ipv4Addr>().unwrap(), "{first}");
+        host.networks[0].gateway = Some(first);
+        assert_ne!(pick(&host), first);
     }
 }

@@ -1,6 +1,6 @@
 //! What to do about the difference between what should exist and what does.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -27,9 +27,12 @@ pub fn diff(
 ) -> Plan {
     let mut plan = Plan::default();
     let recorded = plan_record(&mut plan, identity, desired, observed);
-    let network = plan_network(&mut plan, desired, observed, &recorded);
-    let volumes = plan_volumes(&mut plan, desired, observed, &recorded);
-    let base: Vec<usize> = recorded.iter().chain(&network).chain(&volumes).copied().collect();
+    let (observed, removed) = plan_stranded(&mut plan, desired, observed);
+    let observed = observed.as_ref();
+    let network = plan_network(&mut plan, desired, observed, &[recorded.clone(), removed].concat());
+    // Only once the subnet is certain: a data volume holds its node's address for life.
+    let volumes = plan_volumes(&mut plan, desired, observed, &[&recorded[..], &network].concat());
+    let base = [recorded, network, volumes].concat();
     for want in &desired.containers {
         plan_container(&mut plan, want, observed, images, &base, now);
     }
@@ -39,10 +42,11 @@ pub fn diff(
 
 /// Images of the containers that `desired` wants made, which a plan must know.
 pub fn images_needed(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let (observed, _) = plan_stranded(&mut Plan::default(), desired, observed);
     let mut images: Vec<String> = desired
         .containers
         .iter()
-        .filter(|want| !matches!(verdict(want, observed), Verdict::Keep | Verdict::Start(_)))
+        .filter(|want| !matches!(verdict(want, &observed), Verdict::Keep | Verdict::Start(_)))
         .map(|want| want.image.clone())
         .collect();
     images.sort();
@@ -61,6 +65,28 @@ fn plan_record(plan: &mut Plan, identity: &Identity, desired: &Desired, observed
         plan.push(Action::RemoveVolume(old.name.clone()), written.clone());
     }
     written
+}
+
+/// Containers of a network that is gone can never start again: Docker knows it by its id, and one of
+/// the same name is another one. They go before the new network comes, so that after a cut nobody
+/// takes them for its. Returns what is left, and the steps that remove them.
+fn plan_stranded<'a>(
+    plan: &mut Plan,
+    desired: &Desired,
+    observed: &'a Observed,
+) -> (Cow<'a, Observed>, Vec<usize>) {
+    let stranded = |c: &Container| {
+        desired.network.is_some() && observed.networks.is_empty() && c.role() != Some(Role::Probe)
+    };
+    if !observed.containers.iter().any(stranded) {
+        return (Cow::Borrowed(observed), Vec::new());
+    }
+    let (gone, containers): (Vec<_>, Vec<_>) = observed.containers.iter().cloned().partition(stranded);
+    let removals = gone
+        .into_iter()
+        .map(|c| plan.push(Action::RemoveContainer { id: c.id, name: c.name, graceful: false }, Vec::new()));
+    let removed = removals.collect();
+    (Cow::Owned(Observed { containers, ..observed.clone() }), removed)
 }
 
 fn plan_network(plan: &mut Plan, desired: &Desired, observed: &Observed, after: &[usize]) -> Vec<usize> {

@@ -16,10 +16,11 @@ mod settings;
 mod want;
 
 #[cfg(test)]
-mod sim;
+mod tests;
 
 pub use allocate::{
-    HostFacts, addresses_in, allocate, allocate_guest, next_port, next_subnet, parse_routes, pick_address,
+    HostFacts, addresses_in, allocate, allocate_guest, next_guest, next_port, next_subnet, parse_routes,
+    pick_address,
 };
 pub use desired::{API_PORT, SERVER_POOL, desired, version_numbers};
 pub use diff::{diff, images_needed};

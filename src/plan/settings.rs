@@ -28,6 +28,9 @@ pub struct Settings {
     pub api_ports: (u16, u16),
     /// Prefixes of host paths that volumes may name.
     pub allowed_host_paths: Vec<String>,
+    /// Address of the Docker host under which ports that clusters publish are reached from the
+    /// host cluster, as a last resort.
+    pub publish_address: Option<std::net::Ipv4Addr>,
 }
 
 impl Default for Settings {
@@ -38,6 +41,7 @@ impl Default for Settings {
             subnet_pool: vec![Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 112, 0, 0), 12)],
             api_ports: (16443, 18442),
             allowed_host_paths: Vec::new(),
+            publish_address: None,
         }
     }
 }

@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::{
     Request, World,
     files::{StepFiles, random_hex},
+    inside::{keep_nodes, look_inside},
 };
 use crate::{
     api::{Blocked, Reason, Role, label},
     engine::{Engine, EngineError, Probe, Report, Scope, execute, observe},
-    k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
+    k3s::{Access, ClusterApi, NodeFacts},
     plan::{
-        self, ContainerKind, ContainerState, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess,
-        Observed, Plan, Record, Values,
+        self, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess, Observed, Plan, Record, Values,
     },
 };
 
@@ -212,11 +212,20 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
 
     /// The record as it should be: the one in Docker with what has changed since, or a new one.
     async fn record(&mut self, seen: &Seen) -> Result<Record, Stop> {
-        let known = self.next_record.clone().or_else(|| seen.observed.record());
+        // What is written wins over what was to be written: another one may have been faster, and
+        // its generation must not be replaced by an older one.
+        let known = match (self.next_record.take(), seen.observed.record()) {
+            (Some(next), Some(written)) if written.generation < next.generation => Some(next),
+            (next, written) => written.or(next),
+        };
         let Some(known) = known else {
             let engine_id = self.engine.id.clone();
             let salt = random_hex(16);
             let input = self.input.clone();
+            let own_network = input.spec.network.as_ref().is_none_or(|n| n.name.is_none());
+            if own_network {
+                self.learn_routes().await?;
+            }
             let mut record = plan::allocate(&input, &engine_id, self.host_facts().await?, &salt)?;
             record.spec = self.request.keep_spec.clone();
             // Kept for the further rounds of this step: allocation is not repeated.
@@ -235,11 +244,18 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             InternalAccess::Join { .. } => known.guest.clone(),
             InternalAccess::None | InternalAccess::Gateway => None,
         };
+        let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port);
+        let api_port = match explicit.filter(|port| *port != known.api_port) {
+            // Asked before the load balancer is replaced: one that cannot start helps nobody.
+            Some(_) => {
+                let input = self.input.clone();
+                plan::next_port(&known, &input, self.host_facts().await?)?.api_port
+            }
+            None => known.api_port,
+        };
         let record = known.changed(|r| {
             r.guest = guest;
-            if let Some(port) = self.request.spec.api.as_ref().and_then(|api| api.host_port) {
-                r.api_port = port;
-            }
+            r.api_port = api_port;
             if self.request.keep_spec.is_some() {
                 r.spec = self.request.keep_spec.clone();
             }
@@ -272,21 +288,28 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         Ok(plan::addresses_in(self.host_facts().await?, &record.network.name))
     }
 
-    /// What else the host has; looked up once a step, and only where something is to be picked.
+    /// What else Docker has; looked up once a step, and only where something is to be picked.
     async fn host_facts(&mut self) -> Result<&HostFacts, Stop> {
         let facts = match self.host.take() {
             Some(facts) => facts,
             None => {
                 let engine = &self.world.engine;
-                let (containers, networks, routes) = tokio::try_join!(
+                let (containers, networks) = tokio::try_join!(
                     engine.list_containers(&Scope::Everything),
                     engine.list_networks(&Scope::Everything),
-                    self.routes(),
                 )?;
-                HostFacts { containers, networks, routes, ..HostFacts::default() }
+                HostFacts { containers, networks, ..HostFacts::default() }
             }
         };
         Ok(self.host.insert(facts))
+    }
+
+    /// Adds the host's own routes to what is known: only a subnet is picked by them.
+    async fn learn_routes(&mut self) -> Result<(), Stop> {
+        self.host_facts().await?;
+        let routes = self.routes().await?;
+        self.host.get_or_insert_default().routes = routes;
+        Ok(())
     }
 
     /// The host's own routes, asked in a container with the host's network: Docker may run on
@@ -322,12 +345,22 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
                     host.refused_ports.insert(record.api_port);
                     self.next_record = Some(plan::next_port(&record, &input, host)?);
                 }
-                EngineError::SubnetTaken { .. } if self.may_pick_subnet(&record) => {
+                EngineError::SubnetTaken { .. } if self.may_pick_subnet(&record, seen) => {
                     let input = self.input.clone();
                     self.forget_host_facts().await?;
+                    self.learn_routes().await?;
                     let host = self.host.get_or_insert_default();
                     host.refused_subnets.push(record.network.subnet);
                     self.next_record = Some(plan::next_subnet(&record, &input, host)?);
+                }
+                error @ EngineError::Busy { .. } if record.guest.is_some() => {
+                    let input = self.input.clone();
+                    self.forget_host_facts().await?;
+                    let host = self.host.get_or_insert_default();
+                    match plan::next_guest(&record, &input, host)? {
+                        Some(next) => self.next_record = Some(next),
+                        None => return Err(stop(error, Some(&failure.action))),
+                    }
                 }
                 error => return Err(stop(error, Some(&failure.action))),
             }
@@ -353,8 +386,9 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         !explicit && named && !record.initialised
     }
 
-    fn may_pick_subnet(&self, record: &Record) -> bool {
-        self.request.spec.network.is_none() && !record.initialised
+    /// Whether the subnet is one we picked, and no node has its address in it yet.
+    fn may_pick_subnet(&self, record: &Record, seen: &Seen) -> bool {
+        self.request.spec.network.is_none() && !record.initialised && seen.observed.members().is_empty()
     }
 
     /// Notes in the record that a server was Ready, and with which version. Returns whether
@@ -362,10 +396,12 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     fn note_success(&mut self, seen: &Seen) -> bool {
         let (Some(record), Some(Ok(nodes))) = (&seen.record, &seen.nodes) else { return false };
         let ready: Vec<&NodeFacts> = nodes.iter().filter(|n| n.ready).collect();
-        let highest = ready
+        // Of equals the last counts: v1.36.1+k3s2 over v1.36.1+k3s1.
+        let highest = record
+            .highest_version
             .iter()
-            .map(|n| n.version.clone())
-            .chain(record.highest_version.clone())
+            .chain(ready.iter().map(|n| &n.version))
+            .cloned()
             .max_by_key(|version| plan::version_numbers(version));
         let next = record.changed(|r| {
             r.initialised |= !ready.is_empty();
@@ -413,118 +449,4 @@ fn stop(error: EngineError, action: Option<&str>) -> Stop {
     let action = action.filter(|_| !matches!(reason, Reason::NameTaken | Reason::ImageUnavailable));
     let at = action.map(|action| format!("{action}: ")).unwrap_or_default();
     Blocked::new(reason, format!("{at}{error}; {advice}")).into()
-}
-
-/// Asks the nested cluster how it is: kubeconfig from the server's container, /readyz and Nodes
-/// through the load balancer. Whatever cannot be asked yet is left open.
-async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Request, seen: &mut Seen) {
-    seen.access = read_access(world, request, seen).await;
-    if let (Some(access), Some(record)) = (&seen.access, &seen.record) {
-        let mut answer = Err("the API has no address yet".to_owned());
-        for (address, port) in own_way_in(request, record) {
-            let url = format!("https://{address}:{port}");
-            answer = world.clusters.probe(access, &url).await;
-            if answer.is_ok() {
-                seen.url = Some(url);
-                break;
-            }
-        }
-        seen.nodes = Some(answer);
-    }
-    seen.crashes = crash_messages(world, &seen.observed).await;
-}
-
-async fn read_access<E: Engine, A>(world: &World<E, A>, request: &Request, seen: &Seen) -> Option<Access> {
-    let server = seen.observed.containers.iter().find(|c| c.role() == Some(Role::Server))?;
-    let yaml = world.engine.read_file(&server.id, KUBECONFIG_PATH).await.ok()??;
-    // k3s may be in the middle of writing it.
-    Access::from_k3s_yaml(&yaml, &request.identity.service_host()).ok()
-}
-
-/// Addresses under which k3nest itself reaches the API, best first.
-fn own_way_in(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
-    let internal = internal_candidates(request, record);
-    if !internal.is_empty() {
-        return internal;
-    }
-    let api = request.spec.api.clone().unwrap_or_default();
-    let address = match api.host_ip().parse() {
-        Ok(std::net::Ipv4Addr::UNSPECIFIED) | Err(_) => std::net::Ipv4Addr::LOCALHOST,
-        Ok(address) => address,
-    };
-    vec![(address, record.api_port)]
-}
-
-/// Addresses under which Pods of the host cluster may reach the API, best first.
-pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
-    match (&request.internal, &record.guest) {
-        (InternalAccess::None, _) => Vec::new(),
-        (InternalAccess::Join { .. }, Some(guest)) => vec![(guest.address, plan::API_PORT)],
-        (InternalAccess::Join { .. }, None) => Vec::new(),
-        (InternalAccess::Gateway, _) => {
-            let first = u32::from(record.network.subnet.network()).wrapping_add(1);
-            vec![(first.into(), record.api_port)]
-        }
-    }
-}
-
-/// How often labels and taints of Nodes are tried in one step: kubelet and controllers write Nodes,
-/// too, and a conflict with them passes.
-const KEEP_TRIES: usize = 3;
-
-/// Brings labels and taints of the Nodes in step. What could not be is in `seen`.
-async fn keep_nodes<E, A: ClusterApi>(world: &World<E, A>, request: &Request, seen: &mut Seen) {
-    let (Some(access), Some(url), Some(Ok(mut nodes))) = (&seen.access, &seen.url, seen.nodes.clone()) else {
-        return;
-    };
-    for attempt in 1..=KEEP_TRIES {
-        let Err(message) = keep_each(world, seen, access, url, &nodes).await else { return };
-        tracing::warn!(cluster = %request.identity, message, attempt, "labels or taints not in step");
-        match world.clusters.probe(access, url).await {
-            Ok(looked_again) if attempt < KEEP_TRIES => nodes = looked_again,
-            _ => {
-                seen.out_of_step = Some(message);
-                return;
-            }
-        }
-    }
-}
-
-async fn keep_each<E, A: ClusterApi>(
-    world: &World<E, A>,
-    seen: &Seen,
-    access: &Access,
-    url: &str,
-    nodes: &[NodeFacts],
-) -> Result<(), String> {
-    for want in seen.desired.iter().flat_map(|d| &d.containers) {
-        let ContainerKind::Server(config) = &want.kind else { continue };
-        let Some(node) = nodes.iter().find(|n| n.name == config.node_name) else { continue };
-        world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await?;
-    }
-    Ok(())
-}
-
-/// How many lines of a crashing node are shown.
-const CRASH_LINES: usize = 5;
-
-async fn crash_messages<E: Engine, A>(world: &World<E, A>, observed: &Observed) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for container in observed.containers.iter().filter(|c| c.state == ContainerState::Restarting) {
-        let token =
-            world.engine.read_file(&container.id, TOKEN_PATH).await.ok().flatten().unwrap_or_default();
-        if let Ok(logs) = world.engine.logs(&container.id, CRASH_LINES).await {
-            found.push((container.name.clone(), without_secret(&logs, &token)));
-        }
-    }
-    found
-}
-
-/// `text` without the secret, in one line.
-fn without_secret(text: &str, secret: &[u8]) -> String {
-    let line = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" | ");
-    match std::str::from_utf8(secret).map(str::trim) {
-        Ok(secret) if !secret.is_empty() => line.replace(secret, "***"),
-        _ => line,
-    }
 }

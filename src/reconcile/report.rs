@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::{
     Outcome, Request,
-    converge::{Seen, Stop, internal_candidates},
+    converge::{Seen, Stop},
+    inside::internal_candidates,
 };
 use crate::{
     api::{
@@ -147,15 +148,11 @@ fn nodes(seen: &Seen) -> Vec<NodeStatus> {
             let running = container.is_some_and(|c| c.state == ContainerState::Running);
             let node = facts.iter().find(|n| n.name == config.node_name);
             let crash = seen.crashes.iter().find(|(name, _)| *name == want.name).map(|(_, text)| text);
-            let fresh = |n: &NodeFacts| container.is_none_or(|c| n.speaks_since(c.created));
-            let ready = running && node.is_some_and(|n| n.ready && fresh(n));
+            let ready = running && node.is_some_and(|n| n.ready);
             let message = match (ready, crash, node) {
                 (true, ..) => None,
                 (_, Some(text), _) => {
                     Some(format!("the container stops again and again; its last words: {text}"))
-                }
-                (_, _, Some(node)) if running && !fresh(node) => {
-                    Some("its kubelet has not reported since the container was made".into())
                 }
                 (_, _, Some(node)) => node.message.clone(),
                 (_, _, None) if running => Some("the Node has not registered yet".into()),
@@ -184,8 +181,9 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
         Err(Stop::Engine(error @ (EngineError::Unavailable { .. } | EngineError::TimedOut { .. }))) => {
             verdict(None, Reason::EngineUnavailable, format!("{error}; trying again"))
         }
-        Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })) => {
-            verdict(Some(false), Reason::Progressing, "objects in Docker are changing; looking again".into())
+        // It mostly passes by itself; where it does not, only Docker's words help.
+        Err(Stop::Engine(error @ (EngineError::Busy { .. } | EngineError::NotFound { .. }))) => {
+            verdict(Some(false), Reason::Progressing, format!("{error}; looking again"))
         }
         Err(Stop::Engine(error)) => {
             verdict(Some(false), Reason::EngineError, format!("{error}; trying again"))

@@ -17,7 +17,6 @@ use crate::{
     cli::{
         CliError,
         apply::{ApplyArgs, converge},
-        crds,
         files::{self, ClusterFile},
         kubeconfig::write_text,
         progress::Line,
@@ -181,9 +180,7 @@ impl Host {
             format!("--node-image={}", settings.node_image),
             format!("--load-balancer-image={}", settings.load_balancer_image),
         ];
-        let crd: DynamicObject = serde_saphyr::from_str(&crds()?).map_err(|e| failed(&e))?;
-        let mut objects = vec![crd];
-        objects.extend(install::objects(image, &flags).map_err(|e| failed(&e))?);
+        let objects = install::objects(image, &flags).map_err(|e| failed(&e))?;
         let mut changed = 0;
         for object in objects {
             say(&format!(

@@ -1,0 +1,52 @@
+//! What can go wrong, and when: at the n-th change ever asked for, or during a run of calls.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use proptest::prelude::*;
+
+/// What happens to a call that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and did nothing.
+    Before,
+    /// It did what was asked, and the answer is an error.
+    After,
+    /// Whoever asked is gone before anything was done.
+    CutBefore,
+    /// Whoever asked is gone, and it was done.
+    CutAfter,
+}
+
+/// The accidents of one history.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// By the number of the changing call, counted from the beginning of the world.
+    pub at: BTreeMap<usize, Fault>,
+    /// Calls, of any kind, that Docker does not answer.
+    pub away: Vec<Range<usize>>,
+    /// How many turns each call waits, over and over: so concurrent calls overtake each other.
+    pub delays: Vec<u8>,
+}
+
+impl Faults {
+    /// One accident.
+    pub fn one(at: usize, fault: Fault) -> Self {
+        Self { at: [(at, fault)].into(), ..Self::default() }
+    }
+}
+
+/// One kind of accident.
+pub fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![Just(Fault::Before), Just(Fault::After), Just(Fault::CutBefore), Just(Fault::CutAfter)]
+}
+
+/// A few accidents among the first `calls` changes.
+pub fn faults(calls: usize) -> impl Strategy<Value = Faults> {
+    let at = prop::collection::btree_map(0..calls, fault(), 0..6);
+    let away = prop::collection::vec((0..calls * 4, 1..12usize), 0..2);
+    let delays = prop::collection::vec(0..4u8, 0..7);
+    (at, away, delays).prop_map(|(at, away, delays)| {
+        let away = away.into_iter().map(|(from, length)| from..from + length).collect();
+        Faults { at, away, delays }
+    })
+}

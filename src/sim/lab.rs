@@ -1,0 +1,231 @@
+//! Steps taken in the simulated world, polled by hand: no runtime, no waiting, no chance.
+
+use std::{collections::BTreeMap, future::Future, pin::pin, task::Context, time::Duration};
+
+use futures::task::noop_waker;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use proptest::test_runner::Config;
+
+use super::{
+    docker::{Docker, SimImage, bare_container},
+    engine::{SimClusters, SimEngine},
+    specs::{Draft, REPOSITORIES, SHARED_NETWORK, VERSIONS},
+};
+use crate::{
+    api::{Identity, K3sClusterStatus, condition},
+    plan::{ContainerState, ContainerWant, EngineInfo, LOAD_BALANCER_IMAGE, Network},
+    reconcile::{Outcome, Removal, Request, World, remove, step},
+};
+
+/// More turns than any step takes; one that takes more waits for nobody.
+const MAX_TURNS: usize = 20_000;
+
+/// More steps than any history needs to settle after its last accident.
+const MAX_STEPS: usize = 80;
+
+/// A Docker host under observation.
+pub struct Lab {
+    pub engine: SimEngine,
+    pub world: World<SimEngine, SimClusters>,
+    /// The last report on each cluster, by uid, as the API server would keep it.
+    pub former: BTreeMap<String, K3sClusterStatus>,
+}
+
+/// How many cases a property is tried with; PROPTEST_CASES wins.
+pub fn cases(default: u32) -> Config {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
+    Config { cases, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() }
+}
+
+/// A Docker host with every image to be had and somebody else's networks and containers.
+pub fn host() -> Docker {
+    let mut docker = Docker {
+        info: EngineInfo { id: "ENGINE-A".into(), cgroup_version: 2, runtimes: Vec::new() },
+        now: "2026-01-01T00:00:00Z".parse().unwrap(),
+        boot_millis: 1000,
+        ..Docker::default()
+    };
+    let declared = ["/var/lib/cni", "/var/lib/kubelet", "/var/lib/rancher/k3s", "/var/log"];
+    for (repository, own) in REPOSITORIES.iter().zip([&["/srv"][..], &["/opt", "/srv"]]) {
+        for version in VERSIONS {
+            let volumes = declared.iter().chain(own).map(|v| (*v).to_owned()).collect();
+            let image = SimImage { present: false, pullable: true, volumes };
+            docker.images.insert(format!("{repository}:{}", version.replace('+', "-")), image);
+        }
+    }
+    let image = SimImage { present: false, pullable: true, volumes: Vec::new() };
+    docker.images.insert(LOAD_BALANCER_IMAGE.into(), image);
+    foreign_network(&mut docker, "bridge", "172.17.0.0/16");
+    foreign_network(&mut docker, SHARED_NETWORK, "172.30.0.0/24");
+    foreign_container(&mut docker, "somebody", SHARED_NETWORK);
+    docker
+}
+
+/// A network that is not ours.
+pub fn foreign_network(docker: &mut Docker, name: &str, subnet: &str) {
+    let network = Network {
+        id: docker.id("foreign"),
+        name: name.into(),
+        labels: [("who".into(), "somebody".into())].into(),
+        subnet: Some(subnet.parse().unwrap()),
+        gateway: None,
+        ip_range: None,
+        created: docker.now,
+    };
+    docker.networks.push(network);
+}
+
+/// A running container that is not ours.
+pub fn foreign_container(docker: &mut Docker, name: &str, network: &str) {
+    let address = "172.30.0.2".parse().unwrap();
+    let want = ContainerWant { name: name.into(), network: network.into(), address, ..bare_container() };
+    let id = docker.networks.iter().find(|n| n.name == network).unwrap().id.clone();
+    docker.place_container(&want, ContainerState::Running, id, BTreeMap::new()).unwrap();
+}
+
+fn ready_condition(outcome: &Outcome) -> Option<&Condition> {
+    outcome.status.conditions.iter().find(|c| c.type_ == condition::READY)
+}
+
+/// Whether the condition Ready is True.
+pub fn is_ready(outcome: &Outcome) -> bool {
+    ready_condition(outcome).is_some_and(|c| c.status == "True")
+}
+
+/// The reason of the condition Ready.
+pub fn reason(outcome: &Outcome) -> &str {
+    ready_condition(outcome).map(|c| c.reason.as_str()).unwrap_or_default()
+}
+
+/// The message of the condition Ready.
+pub fn message(outcome: &Outcome) -> &str {
+    ready_condition(outcome).map(|c| c.message.as_str()).unwrap_or_default()
+}
+
+impl Lab {
+    pub fn new(docker: Docker) -> Self {
+        let engine = SimEngine::new(docker);
+        let clusters = SimClusters(engine.clone());
+        let world = World { engine: engine.clone(), clusters, progress: Box::new(|_| {}) };
+        Self { engine, world, former: BTreeMap::new() }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.engine.docker().now
+    }
+
+    pub fn pass(&self, time: Duration) {
+        let mut docker = self.engine.docker();
+        docker.now += time;
+    }
+
+    /// Polls to the end; None if the one who waited was cut off.
+    pub fn run<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        let waker = noop_waker();
+        for _ in 0..MAX_TURNS {
+            if let std::task::Poll::Ready(end) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Some(end);
+            }
+            if self.engine.take_cut() {
+                return None;
+            }
+        }
+        panic!("it waits for nobody");
+    }
+
+    /// Polls two in turns, as `turns` has it over and over, to the end of both.
+    pub fn run_both<T>(
+        &self,
+        a: impl Future<Output = T>,
+        b: impl Future<Output = T>,
+        turns: &[bool],
+    ) -> [Option<T>; 2] {
+        let (mut a, mut b) = (Box::pin(futures::FutureExt::fuse(a)), Box::pin(futures::FutureExt::fuse(b)));
+        let waker = noop_waker();
+        let (mut ends, mut over) = ([None, None], [false, false]);
+        for turn in 0..MAX_TURNS {
+            let first = turns.get(turn % turns.len().max(1)).copied().unwrap_or(turn % 2 == 0);
+            let who = if over[usize::from(!first)] { usize::from(first) } else { usize::from(!first) };
+            let mut context = Context::from_waker(&waker);
+            let polled = if who == 0 { a.as_mut().poll(&mut context) } else { b.as_mut().poll(&mut context) };
+            if let std::task::Poll::Ready(end) = polled {
+                (ends[who], over[who]) = (Some(end), true);
+            }
+            over[who] |= self.engine.take_cut();
+            if over == [true, true] {
+                return ends;
+            }
+        }
+        panic!("they wait for each other");
+    }
+
+    /// A request that knows the former report, as the operator's does.
+    pub fn request(&self, draft: &Draft, identity: &Identity) -> Request {
+        let former = self.former.get(&identity.uid).cloned().unwrap_or_default();
+        Request { former, ..draft.request(identity) }
+    }
+
+    /// One step; None if it was cut off.
+    pub fn step(&mut self, draft: &Draft, identity: &Identity) -> Option<Outcome> {
+        let request = self.request(draft, identity);
+        let now = self.now();
+        let outcome = self.run(step(&self.world, &request, now))?;
+        self.former.insert(identity.uid.clone(), outcome.status.clone());
+        Some(outcome)
+    }
+
+    /// Time until the next step, as the operator would wait. One that was cut off comes back after
+    /// a restart.
+    pub fn wait(&self, outcome: Option<&Outcome>) {
+        let time = match outcome {
+            Some(outcome) => outcome.recheck.unwrap_or(Duration::from_secs(1)),
+            None => Duration::from_secs(4),
+        };
+        self.pass(time);
+    }
+
+    /// Steps until it is Ready or a person must act; None if that never comes.
+    pub fn settle(&mut self, draft: &Draft, identity: &Identity) -> Option<Outcome> {
+        for _ in 0..MAX_STEPS {
+            let outcome = self.step(draft, identity);
+            if let Some(outcome) = outcome.as_ref().filter(|o| o.recheck.is_none()) {
+                return Some(outcome.clone());
+            }
+            self.wait(outcome.as_ref());
+        }
+        None
+    }
+
+    /// Steps until it is Ready, or until the accidents are over and a person must act.
+    pub fn settle_or_block(&mut self, draft: &Draft, identity: &Identity) -> Option<Outcome> {
+        let mut last = None;
+        for _ in 0..MAX_STEPS {
+            let outcome = self.step(draft, identity);
+            self.wait(outcome.as_ref());
+            if outcome.as_ref().is_some_and(|o| o.recheck.is_none()) {
+                return outcome;
+            }
+            last = outcome.or(last);
+        }
+        last
+    }
+
+    /// Removes until nothing is left. Returns what is left if that never comes.
+    pub fn delete(&mut self, identity: &Identity) -> Result<(), Option<Removal>> {
+        let mut last = None;
+        for _ in 0..MAX_STEPS {
+            if let Some(Ok(removal)) = self.run(remove(&self.world, identity)) {
+                if removal == Removal::Gone {
+                    self.engine.docker().served.remove(&identity.uid);
+                    self.former.remove(&identity.uid);
+                    return Ok(());
+                }
+                last = Some(removal);
+            }
+            self.pass(Duration::from_secs(5));
+        }
+        Err(last)
+    }
+}

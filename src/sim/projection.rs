@@ -1,0 +1,142 @@
+//! What a world looks like without ids, times, addresses and picks: two clusters of one spec are
+//! the same if their projections are.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    docker::{Docker, SimContainer, SimVolume},
+    specs::Draft,
+};
+use crate::{
+    api::{Identity, Role, label},
+    plan::{ContainerState, MountSource, Record},
+};
+
+/// The newest record of a cluster.
+pub fn record(docker: &Docker, identity: &Identity) -> Option<Record> {
+    let ours = docker.volumes.values().filter(|v| identity.owns(&v.labels));
+    ours.filter_map(|v| Record::from_labels(&v.labels)).max_by_key(|r| r.generation)
+}
+
+/// Everything of `identity` that its spec decides, as text that can be compared and read.
+pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
+    let Some(record) = record(docker, identity) else { return "nothing".into() };
+    let containers: BTreeMap<&str, Value> = docker
+        .containers
+        .values()
+        .filter(|c| identity.owns(&c.want.labels))
+        .map(|c| (c.want.name.as_str(), container(c)))
+        .collect();
+    let volumes: BTreeMap<&str, Value> = docker
+        .volumes
+        .iter()
+        .filter(|(name, v)| identity.owns(&v.labels) && !is_spare(docker, name, v))
+        .map(|(name, v)| (name.as_str(), json!({"labels": labels(&v.labels), "nodes": nodes(v)})))
+        .collect();
+    let networks = docker.networks.iter().filter(|n| identity.owns(&n.labels));
+    let networks: Vec<Value> =
+        networks.map(|n| json!({"name": n.name, "subnet": n.subnet, "labels": labels(&n.labels)})).collect();
+    let records = docker
+        .volumes
+        .values()
+        .filter(|v| identity.owns(&v.labels) && v.labels.contains_key(label::RECORD))
+        .count();
+    let remembered = json!({
+        "records": records,
+        "initialised": record.initialised,
+        "highest": record.highest_version,
+        "spec": record.spec,
+        "network owned": record.network.owned,
+        "guest": record.guest.is_some(),
+    });
+    let all = json!({
+        "record": remembered, "containers": containers, "volumes": volumes, "networks": networks,
+    });
+    let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
+    let subnet = record.network.subnet.network().to_string();
+    text = text.replace(subnet.trim_end_matches('0'), "SUBNET.");
+    if draft.api_port.is_none() {
+        text = text.replace(&record.api_port.to_string(), "PICKED");
+    }
+    text
+}
+
+/// The lines that only one of two projections has.
+pub fn difference(is: &str, should_be: &str) -> Vec<String> {
+    let only = |sign: char, a: &str, b: &str| {
+        let there: Vec<&str> = b.lines().map(|l| l.trim_end_matches(',')).collect();
+        let missing = a.lines().map(|l| l.trim_end_matches(',')).filter(|l| !there.contains(l));
+        missing.map(|line| format!("{sign} {}", line.trim())).collect::<Vec<_>>()
+    };
+    [only('+', is, should_be), only('-', should_be, is)].concat()
+}
+
+/// Records are counted, and volumes that nobody mounts any more may stay: they may hold data.
+fn is_spare(docker: &Docker, name: &str, volume: &SimVolume) -> bool {
+    let role = volume.labels.get(label::ROLE).and_then(|r| Role::parse(r));
+    let mounted = docker.containers.values().any(|c| c.volumes.values().any(|v| v == name));
+    role == Some(Role::Record) || (!mounted && role != Some(Role::Data))
+}
+
+fn labels(all: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
+    all.iter().filter(|(key, _)| *key != label::HASH).collect()
+}
+
+fn nodes(volume: &SimVolume) -> Value {
+    let nodes = volume.etcd.iter().flat_map(|e| &e.nodes);
+    nodes
+        .map(|(name, node)| {
+            let super::k3s::SimNode { version, reported: _, labels, taints } = node;
+            json!({"name": name, "version": version, "labels": labels, "taints": taints})
+        })
+        .collect()
+}
+
+fn container(c: &SimContainer) -> Value {
+    let mounts: Vec<String> = c
+        .want
+        .mounts
+        .iter()
+        .map(|m| match &m.source {
+            MountSource::Volume(name) => format!("{name}:{}:{}", m.target, m.read_only),
+            MountSource::Host(path) => format!("host {path}:{}:{}", m.target, m.read_only),
+        })
+        .collect();
+    let env: Vec<String> = c.want.env.iter().map(|(k, v)| format!("{k}={}", v.expose())).collect();
+    let ports: Vec<String> = c.want.ports.iter().map(|p| format!("{p:?}")).collect();
+    let files: BTreeMap<&String, Value> = c
+        .files
+        .iter()
+        .filter(|(path, _)| !path.ends_with("k3s.yaml"))
+        .map(|(path, (mode, content))| (path, json!([mode, text(path, content)])))
+        .collect();
+    json!({
+        "running": c.state == ContainerState::Running,
+        "image": c.want.image,
+        "hostname": c.want.hostname,
+        "labels": labels(&c.want.labels),
+        "network": c.want.network,
+        "address": c.want.address,
+        "guest": c.want.guest.as_ref().map(|g| &g.network),
+        "privileged": c.want.privileged,
+        "tmpfs": c.want.tmpfs,
+        "mounts": mounts,
+        "env": env,
+        "ports": ports,
+        "files": files,
+    })
+}
+
+/// Without the lines that hold at the first start only: of a new cluster, and of a new Node.
+fn text(path: &str, content: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(content).into_owned();
+    if !path.ends_with("config.yaml") {
+        return json!(text);
+    }
+    let mut config: BTreeMap<String, Value> = serde_saphyr::from_str(&text).unwrap_or_default();
+    config.remove("cluster-init");
+    config.remove("node-taint");
+    json!(config)
+}

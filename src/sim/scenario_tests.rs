@@ -1,0 +1,274 @@
+//! Accidents that a property meets too rarely, each arranged once.
+
+use std::time::Duration;
+
+use super::{
+    docker::Docker,
+    faults::{Fault, Faults},
+    lab::{Lab, foreign_network, host, is_ready, reason},
+    projection::record,
+    specs::{Draft, Place, SHARED_NETWORK, dev},
+};
+use crate::{
+    api::Role,
+    plan::{Attachment, ContainerState, Network},
+    reconcile::step,
+};
+
+const SERVER: &str = "dev-server-0";
+const BALANCER: &str = "dev-lb";
+
+fn ready(draft: &Draft) -> Lab {
+    let mut lab = Lab::new(host());
+    assert!(lab.settle(draft, &dev()).as_ref().is_some_and(is_ready));
+    lab
+}
+
+fn settled(lab: &mut Lab, draft: &Draft) -> String {
+    let outcome = lab.settle_or_block(draft, &dev());
+    outcome.as_ref().map(reason).unwrap_or_default().to_owned()
+}
+
+fn remove(docker: &mut Docker, what: &str) {
+    let id = docker.containers[&dev().object_name(what)].id.clone();
+    docker.remove_container(&id);
+}
+
+#[test]
+fn containers_that_went_away_come_back_with_their_data() {
+    for lost in [&[SERVER][..], &[BALANCER], &[SERVER, BALANCER]] {
+        let mut lab = ready(&Draft::default());
+        for what in lost {
+            remove(&mut lab.engine.docker(), what);
+        }
+        assert_eq!(settled(&mut lab, &Draft::default()), "Ready", "{lost:?}");
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+    }
+}
+
+#[test]
+fn a_container_that_was_stopped_by_hand_is_started_and_not_replaced() {
+    let mut lab = ready(&Draft::default());
+    let id = lab.engine.docker().containers[&dev().object_name(SERVER)].id.clone();
+    lab.engine.docker().stop_container(&id);
+    assert_eq!(settled(&mut lab, &Draft::default()), "Ready");
+    assert_eq!(lab.engine.docker().containers[&dev().object_name(SERVER)].id, id);
+}
+
+#[test]
+fn lost_data_is_said_and_never_replaced_by_an_empty_cluster() {
+    let mut lab = ready(&Draft::default());
+    remove(&mut lab.engine.docker(), SERVER);
+    lab.engine.docker().volumes.remove(&dev().object_name("dev-server-0-data"));
+    assert_eq!(settled(&mut lab, &Draft::default()), "DataLost");
+    assert_eq!(lab.engine.docker().broken, [""; 0]);
+    assert_eq!(lab.delete(&dev()), Ok(()));
+}
+
+/// A container knows its network by id: where that is gone, starting it is of no use.
+#[test]
+fn a_network_that_was_pruned_takes_its_containers_along() {
+    for cut in 0..12 {
+        let mut lab = ready(&Draft::default());
+        {
+            let mut docker = lab.engine.docker();
+            let ids: Vec<String> = docker.containers.values().map(|c| c.id.clone()).collect();
+            ids.iter().for_each(|id| docker.stop_container(id));
+            docker.networks.retain(|n| !dev().owns(&n.labels));
+        }
+        let begun = lab.engine.changes().len();
+        lab.engine.arrange(Faults::one(begun + cut, Fault::CutAfter));
+        assert_eq!(settled(&mut lab, &Draft::default()), "Ready", "cut at {cut}");
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+    }
+}
+
+#[test]
+fn of_two_networks_of_one_name_the_older_stays() {
+    let mut lab = Lab::new(host());
+    lab.engine.arrange(Faults::one(6, Fault::CutAfter));
+    while lab.engine.docker().networks.iter().all(|n| !dev().owns(&n.labels)) {
+        lab.step(&Draft::default(), &dev());
+    }
+    let first = lab.engine.docker().networks.iter().find(|n| dev().owns(&n.labels)).cloned().unwrap();
+    lab.pass(Duration::from_secs(1));
+    let second = Network { id: "second".into(), created: lab.now(), ..first.clone() };
+    lab.engine.docker().networks.insert(0, second);
+
+    assert_eq!(settled(&mut lab, &Draft::default()), "Ready");
+    let left: Vec<String> =
+        lab.engine.docker().networks.iter().filter(|n| dev().owns(&n.labels)).map(|n| n.id.clone()).collect();
+    assert_eq!(left, [first.id]);
+}
+
+/// The subnet is found taken only when the network is made; a node must not have its address by then.
+#[test]
+fn a_subnet_that_docker_refuses_is_picked_anew() {
+    let picked = record(&ready(&Draft::default()).engine.docker(), &dev()).unwrap().network.subnet;
+    for cut in 0..14 {
+        let mut lab = Lab::new(host());
+        lab.engine.docker().busy_ranges.push(picked);
+        lab.engine.arrange(Faults::one(cut, Fault::CutAfter));
+        assert_eq!(settled(&mut lab, &Draft::default()), "Ready", "cut at {cut}");
+        assert_ne!(record(&lab.engine.docker(), &dev()).unwrap().network.subnet, picked);
+    }
+}
+
+#[test]
+fn a_port_that_the_host_holds_is_picked_anew_or_said() {
+    let picked = record(&ready(&Draft::default()).engine.docker(), &dev()).unwrap().api_port;
+    // Picked: another one, as long as nobody uses the cluster.
+    let mut lab = Lab::new(host());
+    lab.engine.docker().busy_ports.insert(picked);
+    assert_eq!(settled(&mut lab, &Draft::default()), "Ready");
+    assert_ne!(record(&lab.engine.docker(), &dev()).unwrap().api_port, picked);
+
+    // Wanted: said.
+    let draft = Draft { api_port: Some(26443), ..Draft::default() };
+    let mut lab = Lab::new(host());
+    lab.engine.docker().busy_ports.insert(26443);
+    assert_eq!(settled(&mut lab, &draft), "PortTaken");
+    lab.engine.docker().busy_ports.clear();
+    assert_eq!(settled(&mut lab, &draft), "Ready");
+}
+
+/// Once people use it, the port is theirs: taken while the load balancer stood still, it is waited
+/// for.
+#[test]
+fn the_port_of_a_cluster_in_use_never_moves() {
+    let mut lab = ready(&Draft::default());
+    let port = record(&lab.engine.docker(), &dev()).unwrap().api_port;
+    remove(&mut lab.engine.docker(), BALANCER);
+    lab.engine.docker().busy_ports.insert(port);
+    assert_eq!(settled(&mut lab, &Draft::default()), "PortTaken");
+    lab.engine.docker().busy_ports.clear();
+    assert_eq!(settled(&mut lab, &Draft::default()), "Ready");
+    assert_eq!(record(&lab.engine.docker(), &dev()).unwrap().api_port, port);
+}
+
+/// A port that another container holds is refused before the load balancer is replaced.
+#[test]
+fn moving_the_api_to_a_taken_port_leaves_it_where_it_is() {
+    let mut lab = ready(&Draft::default());
+    {
+        let mut docker = lab.engine.docker();
+        let port = crate::plan::Publish {
+            host_ip: "0.0.0.0".parse().unwrap(),
+            host_port: 26443,
+            port: 80,
+            protocol: crate::api::Protocol::Tcp,
+        };
+        docker.containers.get_mut("somebody").unwrap().want.ports = vec![port];
+    }
+    let changes = lab.engine.changes().len();
+    let draft = Draft { api_port: Some(26443), ..Draft::default() };
+    assert_eq!(settled(&mut lab, &draft), "PortTaken");
+    assert_eq!(lab.engine.changes()[changes..], [""; 0]);
+    assert_eq!(lab.engine.docker().containers[&dev().object_name(BALANCER)].state, ContainerState::Running);
+}
+
+#[test]
+fn forwarding_the_picked_port_of_the_api_is_refused() {
+    let lab = ready(&Draft::default());
+    let port = record(&lab.engine.docker(), &dev()).unwrap().api_port;
+    let mut request = lab.request(&Draft::default(), &dev());
+    request.spec.load_balancer =
+        serde_json::from_value(serde_json::json!({"ports": [{"hostPort": port, "port": 80}]})).unwrap();
+    let outcome = lab.run(step(&lab.world, &request, lab.now())).unwrap();
+    assert_eq!((reason(&outcome), outcome.changes), ("PortTaken", 0));
+}
+
+/// While the load balancer stands still, Docker gives its address in the shared network away.
+#[test]
+fn a_guest_whose_place_was_taken_gets_another() {
+    let draft = Draft { internal: 1, ..Draft::default() };
+    let mut lab = ready(&draft);
+    let guest = record(&lab.engine.docker(), &dev()).unwrap().guest.unwrap().address;
+    {
+        let mut docker = lab.engine.docker();
+        let id = docker.containers[&dev().object_name(BALANCER)].id.clone();
+        docker.stop_container(&id);
+        docker.containers.get_mut("somebody").unwrap().want.address = guest;
+        let seen = docker.list_containers(&[]).into_iter().find(|c| c.name == "somebody").unwrap();
+        assert_eq!(seen.networks[SHARED_NETWORK], Attachment { address: Some(guest), pinned: Some(guest) });
+    }
+    assert_eq!(settled(&mut lab, &draft), "Ready");
+    assert_ne!(record(&lab.engine.docker(), &dev()).unwrap().guest.unwrap().address, guest);
+}
+
+#[test]
+fn a_taken_subnet_that_was_asked_for_is_said() {
+    let draft = Draft { place: Place::Subnet, ..Draft::default() };
+    let mut lab = Lab::new(host());
+    foreign_network(&mut lab.engine.docker(), "other", "10.200.0.0/16");
+    assert_eq!(settled(&mut lab, &draft), "SubnetUnavailable");
+    lab.engine.docker().networks.retain(|n| n.name != "other");
+    assert_eq!(settled(&mut lab, &draft), "Ready");
+}
+
+#[test]
+fn another_engine_is_left_alone() {
+    let mut lab = ready(&Draft::default());
+    lab.engine.docker().info.id = "ENGINE-B".into();
+    let changes = lab.engine.changes().len();
+    assert_eq!(settled(&mut lab, &Draft::default()), "EngineMismatch");
+    lab.former.clear();
+    assert_eq!(settled(&mut lab, &Draft::default()), "EngineMismatch");
+    assert_eq!(lab.engine.changes().len(), changes);
+}
+
+#[test]
+fn an_older_version_and_another_token_are_refused() {
+    let newer = Draft { version: 2, given_token: true, ..Draft::default() };
+    let mut lab = ready(&newer);
+    let changes = lab.engine.changes().len();
+    assert_eq!(settled(&mut lab, &Draft { version: 1, ..newer.clone() }), "InvalidSpec");
+
+    let mut request = lab.request(&newer, &dev());
+    let values = &mut request.values.as_mut().unwrap().0;
+    values.values_mut().for_each(|v| *v = crate::plan::Sensitive::new(b"another".to_vec()));
+    let outcome = lab.run(step(&lab.world, &request, lab.now())).unwrap();
+    assert_eq!(reason(&outcome), "TokenChanged");
+    assert_eq!(lab.engine.changes().len(), changes);
+}
+
+/// The next image declares another volume before the one that the last declared.
+#[test]
+fn what_an_image_keeps_stays_at_its_path() {
+    let mut lab = ready(&Draft::default());
+    let srv = |lab: &Lab| lab.engine.docker().containers[&dev().object_name(SERVER)].volumes["/srv"].clone();
+    let before = srv(&lab);
+    let draft = Draft { repository: 1, ..Draft::default() };
+    assert_eq!(settled(&mut lab, &draft), "Ready");
+    assert_eq!(srv(&lab), before);
+}
+
+#[test]
+fn a_probe_that_was_left_behind_goes() {
+    let mut lab = Lab::new(host());
+    lab.engine.arrange(Faults::one(2, Fault::CutBefore));
+    settled(&mut lab, &Draft::default());
+    lab.pass(Duration::from_mins(6));
+    assert_eq!(settled(&mut lab, &Draft::default()), "Ready");
+    let probes =
+        lab.engine.docker().list_containers(&[]).into_iter().filter(|c| c.role() == Some(Role::Probe));
+    assert_eq!(probes.count(), 0);
+}
+
+/// What was written in the meantime wins over what was remembered since the step began.
+#[test]
+fn a_record_is_never_replaced_by_an_older_generation() {
+    let draft = Draft::default();
+    for turns in 1..60 {
+        let mut lab = Lab::new(host());
+        lab.step(&draft, &dev());
+        lab.pass(Duration::from_secs(3));
+        let request = lab.request(&draft, &dev());
+        let changed = lab.request(&Draft { api_port: Some(26443), ..draft.clone() }, &dev());
+        let now = lab.now();
+        let order: Vec<bool> = (0..200).map(|turn| turn < turns || turn % 2 == 0).collect();
+        lab.run_both(step(&lab.world, &request, now), step(&lab.world, &changed, now), &order);
+        let record = record(&lab.engine.docker(), &dev()).unwrap();
+        assert!(record.initialised, "after {turns} turns: {record:?}");
+    }
+}
