@@ -6,8 +6,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use super::{Command, Engine, EngineError, Progress, Result, Scope};
 use crate::{
-    api::{Identity, label},
-    plan::{Action, ContainerWant, FileWant, Plan},
+    api::Identity,
+    plan::{Action, Container, ContainerWant, FileWant, Plan},
 };
 
 /// What a container gets to stop by itself: time for k3s to close its database, and as much as
@@ -146,7 +146,10 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
 
     async fn create(&self, want: &ContainerWant) -> Result<String> {
         match self.engine.create_container(want, &self.files.command(want)).await {
-            Err(EngineError::NameTaken { .. }) => Err(self.whose(want).await?),
+            Err(EngineError::NameTaken { .. }) => {
+                let containers = self.engine.list_containers(&Scope::Everything).await?;
+                Err(taken_name(&want.name, &containers, self.identity))
+            }
             created => created,
         }
     }
@@ -155,18 +158,6 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
         let files = self.files.files(id, want).await?;
         self.engine.write_files(id, &files).await?;
         self.engine.start_container(id).await
-    }
-
-    /// What it means that the name of a container is taken.
-    async fn whose(&self, want: &ContainerWant) -> Result<EngineError> {
-        let scope = Scope::Labels(vec![format!("{}={}", label::OWNER, self.identity.uid)]);
-        let containers = self.engine.list_containers(&scope).await?;
-        let ours = containers.iter().any(|c| c.name == want.name && self.identity.owns(&c.labels));
-        Ok(if ours {
-            made_elsewhere("container", &want.name)
-        } else {
-            EngineError::NameTaken { kind: "container", name: want.name.clone() }
-        })
     }
 
     /// Names of networks and volumes are no locks: creating returns what has the name.
@@ -183,6 +174,18 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
         }
     }
 }
+
+/// What it means that the `name` of a container is taken, while there are `containers`. Docker gives
+/// a name away before it lists the container, so one that nobody has is being made at this moment.
+fn taken_name(name: &str, containers: &[Container], identity: &Identity) -> EngineError {
+    match containers.iter().find(|c| c.name == name) {
+        Some(holder) if !identity.owns(&holder.labels) => {
+            EngineError::NameTaken { kind: "container", name: name.into() }
+        }
+        _ => made_elsewhere("container", name),
+    }
+}
+
 /// Another k3nest makes the same cluster at this moment.
 fn made_elsewhere(kind: &str, name: &str) -> EngineError {
     EngineError::Busy {

@@ -7,13 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::{
     api::Role,
     engine::{EngineEvent, ExecOutput, ImageInfo, Probe},
-    plan::{Container, EngineInfo, Network, NetworkWant, Step, Volume, VolumeWant},
+    plan::{Container, ContainerState, EngineInfo, Network, NetworkWant, Step, Volume, VolumeWant},
 };
 
 /// Creates volumes, and remembers when it began and ended. Every creation waits for a permit.
@@ -221,4 +222,23 @@ async fn only_a_graceful_removal_stops_first() {
     ];
     run(engine.clone(), Plan { steps, ..Plan::default() }).await;
     assert_eq!(engine.log(), ["stop 1 30", "remove 1", "remove 2"]);
+}
+
+#[test]
+fn a_taken_name_that_no_container_has_yet_is_being_made() {
+    let held = |labels| Container {
+        id: "1".into(),
+        name: "dev".into(),
+        image: "i".into(),
+        state: ContainerState::Running,
+        status: "Up".into(),
+        labels,
+        created: Timestamp::UNIX_EPOCH,
+        networks: BTreeMap::new(),
+        ports: Vec::new(),
+    };
+    let who = |containers: &[Container]| taken_name("dev", containers, &identity());
+    assert!(matches!(who(&[]), EngineError::Busy { .. }));
+    assert!(matches!(who(&[held(labels())]), EngineError::Busy { .. }));
+    assert!(matches!(who(&[held(BTreeMap::new())]), EngineError::NameTaken { .. }));
 }
