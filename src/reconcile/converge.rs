@@ -487,9 +487,7 @@ pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net:
         (InternalAccess::None, _) => return Vec::new(),
         (InternalAccess::Join { .. }, guest) => guest.as_ref().map(|g| (g.address, plan::API_PORT)),
         // Nothing is published on the gateway of somebody else's network.
-        (InternalAccess::Gateway, _) if !record.network.owned => {
-            Some((record.load_balancer, plan::API_PORT))
-        }
+        (InternalAccess::Gateway, _) if !record.network.owned => Some((record.load_balancer, plan::API_PORT)),
         (InternalAccess::Gateway, _) => {
             let gateway = u32::from(record.network.subnet.network()).wrapping_add(1);
             Some((gateway.into(), record.api_port))
