@@ -22,7 +22,7 @@ up: build ## Docker, images, host cluster, operator, sample cluster: whatever is
 	bin/k3nest up
 
 down: build ## remove what up has made
-	bin/k3nest down --yes
+	bin/k3nest down
 
 # Static, so that the operator's image is this one file: glibc's resolver works from files and DNS
 # there. The target is named because without it the flag would reach procedural macros, which cannot

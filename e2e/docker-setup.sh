@@ -79,9 +79,11 @@ verdict() {
 }
 
 gone() { # name $1; waits for all processes of that name to end
-  local i
+  local i names
   for ((i = 0; i < 100; i++)); do
-    cat /proc/[0-9]*/comm 2>/dev/null | grep -qx "$1" || return 0
+    # cat fails for those that end meanwhile, which is no answer.
+    names=$(cat /proc/[0-9]*/comm 2>/dev/null) || true
+    grep -qx "$1" <<<"$names" || return 0
     sleep 0.1
   done
   die "$1 does not end"
@@ -104,7 +106,7 @@ inside() { # work directory $1, reference of the node image $2
   up_says "installing Docker" "attempt"
   [ "$failed" = 0 ] || { summary; return 1; }
 
-  begin "running"
+  begin "running already"
   up_says "" "starting\|installing"
 
   begin "outlives the terminal"

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 export K3NEST_CACHE=${K3NEST_CACHE:-$HOME/.cache/k3nest}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$K3NEST_CACHE/target}
 export K3NEST=$PWD/bin/k3nest
+export K3NEST_BIN=$K3NEST
 # No engine of somebody else's: tests create and remove.
 unset DOCKER_CONTEXT
 
@@ -90,6 +91,8 @@ stage setup 90 build bin/k3nest up --only docker,images
 stage generated 5 build bash -c crds
 stage cargo-test 60 setup cargo test --locked
 stage contract 30 setup bash -c contract
+stage e2e-cli 30 setup cargo test --locked --test e2e
+stage e2e-operator 30 setup cargo test --locked --test e2e_operator
 for script in e2e/*.sh; do
   name=$(basename "$script" .sh)
   case $name in

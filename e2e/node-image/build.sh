@@ -2,6 +2,8 @@
 # Builds k3nest's offline node image from Go modules and Debian packages.
 #
 #   build.sh                builds what is missing and tags the image
+#   build.sh --draft        the same under k3nest-offline/node-draft, to be tried
+#                           before it takes the place of the one others start from
 #   build.sh --print-image  prints the image's reference and builds nothing
 #
 # Everything is built in a cache outside the checkout, under a name that holds a
@@ -28,15 +30,17 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${K3NEST_CACHE:-$HOME/.cache/k3nest}/node-image
 
 main() {
+  local image=$IMAGE
   case "${1:-}" in
     --print-image) echo "$IMAGE"; return ;;
+    --draft) image=${IMAGE/:/-draft:} ;;
     '') ;;
-    *) die "unknown argument $1; usage: build.sh [--print-image]" ;;
+    *) die "unknown argument $1; usage: build.sh [--print-image | --draft]" ;;
   esac
   require docker go
   local inputs; inputs=$(hash_of_inputs)
-  if [[ $(docker image inspect --format '{{index .Config.Labels "k3nest.dev/inputs"}}' "$IMAGE" 2>/dev/null) == "$inputs" ]]; then
-    echo "node image: $IMAGE is there"
+  if [[ $(docker image inspect --format '{{index .Config.Labels "k3nest.dev/inputs"}}' "$image" 2>/dev/null) == "$inputs" ]]; then
+    echo "node image: $image is there"
     return
   fi
   mkdir -p "$cache"
@@ -46,7 +50,7 @@ main() {
   stage debian "$(hash_text "$DEBIAN $DEBIAN_PACKAGES $(declare -f build_debian)")" build_debian
   stage programs "$(hash_text "$inputs $(declare -f build_programs)")" build_programs
   stage images "$(hash_text "$inputs $(declare -f build_images)")" build_images
-  timed image import_image "$inputs"
+  timed image import_image "$image" "$inputs"
   remove_stale
 }
 
@@ -108,7 +112,7 @@ image_of() {
 }
 
 import_image() {
-  local inputs=$1 programs draft
+  local image=$1 inputs=$2 programs draft
   programs=$(stage_dir programs)
   draft=$(mktemp -d "$cache/draft-image-XXXXXX")
   cp -a "$(stage_dir debian)/root/." "$draft/"
@@ -126,7 +130,7 @@ import_image() {
     --change 'VOLUME /var/lib/cni' --change 'VOLUME /var/log' \
     --change 'LABEL k3nest.dev/offline-image=true' --change "LABEL k3nest.dev/inputs=$inputs" \
     --change "LABEL k3nest.dev/node-version=$VERSION" \
-    - "$IMAGE" >/dev/null
+    - "$image" >/dev/null
   rm -rf "$draft"
   # The image that had the tag before; one that a container still uses stays.
   docker image prune --force --filter label=k3nest.dev/node-version >/dev/null

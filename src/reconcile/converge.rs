@@ -7,14 +7,14 @@ use jiff::Timestamp;
 use super::{
     Request, World,
     files::{StepFiles, random_hex},
+    inside::{keep_nodes, look_inside},
 };
 use crate::{
-    api::{Blocked, Reason, Role},
+    api::{Blocked, Reason, Role, label},
     engine::{Engine, EngineError, Probe, Report, Scope, execute, observe},
-    k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
+    k3s::{Access, ClusterApi, NodeFacts},
     plan::{
-        self, ContainerKind, ContainerState, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess,
-        Observed, Plan, Record, Values,
+        self, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess, Observed, Plan, Record, Values,
     },
 };
 
@@ -33,6 +33,10 @@ pub struct Seen {
     pub access: Option<Access>,
     /// What the nested API says; an error in words while it does not answer.
     pub nodes: Option<Result<Vec<NodeFacts>, String>>,
+    /// Where it says so.
+    pub url: Option<String>,
+    /// Why labels or taints of its Nodes are not as wanted.
+    pub out_of_step: Option<String>,
     /// Last lines of nodes that crash, by container name.
     pub crashes: Vec<(String, String)>,
     /// Something is on its way that needs another look after this time.
@@ -67,15 +71,28 @@ pub async fn converge<E: Engine, A: ClusterApi>(
     seen: &mut Seen,
 ) -> Result<(), Stop> {
     let mut planner = Planner::start(world, request, seen).await?;
+    if !planner.input.values.cover(&request.spec) {
+        // Made without them, a node would be told something else than what its specification says.
+        let message = "what the specification refers to was not looked up; this is a bug of k3nest";
+        return Err(Blocked::new(Reason::ReferenceMissing, message).into());
+    }
+    let mut recorded = false;
     for _ in 0..MAX_ROUNDS {
         let plan = planner.plan(now, seen).await?;
         if let Some(blocked) = plan.blocked {
             return Err(blocked.into());
         }
+        // The record is made first and removed last: without it, somebody deletes what is made here.
+        let is_recorded = seen.observed.record().is_some();
+        if recorded && !is_recorded {
+            return Err(Stop::Drifted("deleted while it was made".into()));
+        }
+        recorded |= is_recorded;
         if plan.steps.is_empty() {
             seen.recheck = plan.recheck;
             if plan.recheck.is_none() {
                 look_inside(world, request, seen).await;
+                keep_nodes(world, request, seen).await;
             }
             if !planner.note_success(seen) {
                 return Ok(());
@@ -89,10 +106,15 @@ pub async fn converge<E: Engine, A: ClusterApi>(
         };
         let report = execute(&world.engine, &request.identity, &plan, &files, &world.progress).await;
         seen.changes += report.done;
+        recorded |= report.failures.is_empty() && plan.steps.iter().any(|step| writes_record(&step.action));
         planner.learn(report, seen).await?;
     }
     seen.recheck = Some(Duration::from_secs(1));
     Ok(())
+}
+
+fn writes_record(action: &plan::Action) -> bool {
+    matches!(action, plan::Action::CreateVolume(v) if v.labels.get(label::ROLE).map(String::as_str) == Some(Role::Record.as_str()))
 }
 
 /// The plan that [`converge`] would begin with.
@@ -414,137 +436,17 @@ fn stop(error: EngineError, action: Option<&str>) -> Stop {
         EngineError::PortTaken { .. } => {
             (Reason::PortTaken, "stop what uses it, or choose another hostPort".to_owned())
         }
+        EngineError::NoPinning { .. } => (
+            Reason::NetworkUnusable,
+            "spec.network.name: addresses can be pinned only in a network with a configured subnet: make it anew with docker network create --subnet, delete the cluster and create it again".to_owned(),
+        ),
         EngineError::SubnetTaken { .. } => {
             (Reason::SubnetUnavailable, "choose another spec.network.subnet".to_owned())
         }
         _ => return Stop::Engine(error),
     };
+    // These errors name the object themselves.
+    let action = action.filter(|_| !matches!(reason, Reason::NameTaken | Reason::ImageUnavailable));
     let at = action.map(|action| format!("{action}: ")).unwrap_or_default();
     Blocked::new(reason, format!("{at}{error}; {advice}")).into()
-}
-
-/// Asks the nested cluster how it is: kubeconfig from the server's container, /readyz and Nodes
-/// through the load balancer. Whatever cannot be asked yet is left open.
-async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request: &Request, seen: &mut Seen) {
-    seen.access = read_access(world, request, seen).await;
-    if let (Some(access), Some(record)) = (&seen.access, &seen.record) {
-        let mut answer = Err("the API has no address yet".to_owned());
-        for (address, port) in own_way_in(request, record) {
-            let url = format!("https://{address}:{port}");
-            answer = world.clusters.probe(access, &url).await;
-            if let Ok(nodes) = &answer {
-                keep_nodes(world, seen, access, &url, nodes).await;
-                break;
-            }
-        }
-        seen.nodes = Some(answer.map(|nodes| believed(nodes, seen)));
-    }
-    seen.crashes = crash_messages(world, request, &seen.observed).await;
-}
-
-/// Nodes, where a report from before the container was made does not count: a Node lies in etcd as
-/// the former kubelet left it until the new one speaks, which is after the API answers.
-fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
-    for want in seen.desired.iter().flat_map(|d| &d.containers) {
-        let ContainerKind::Server(config) = &want.kind else { continue };
-        let Some(container) = seen.observed.container(&want.name) else { continue };
-        for node in nodes.iter_mut().filter(|n| n.name == config.node_name) {
-            if node.reported.is_some_and(|reported| reported < container.created) {
-                node.ready = false;
-                node.message = Some("the kubelet has not reported since its container was made".into());
-            }
-        }
-    }
-    nodes
-}
-
-async fn read_access<E: Engine, A>(world: &World<E, A>, request: &Request, seen: &Seen) -> Option<Access> {
-    let server = seen.observed.containers.iter().find(|c| c.role() == Some(Role::Server))?;
-    let yaml = world.engine.read_file(&server.id, KUBECONFIG_PATH).await.ok()??;
-    // k3s may be in the middle of writing it.
-    Access::from_k3s_yaml(&yaml, &request.identity.service_host()).ok()
-}
-
-/// Addresses under which k3nest itself reaches the API, best first.
-fn own_way_in(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
-    let internal = internal_candidates(request, record);
-    if !internal.is_empty() {
-        return internal;
-    }
-    let api = request.spec.api.clone().unwrap_or_default();
-    let address = match api.host_ip().parse() {
-        Ok(std::net::Ipv4Addr::UNSPECIFIED) | Err(_) => std::net::Ipv4Addr::LOCALHOST,
-        Ok(address) => address,
-    };
-    vec![(address, record.api_port)]
-}
-
-/// Addresses under which Pods of the host cluster may reach the API, best first: the load balancer
-/// as a guest in their node's network, its port on its own network's gateway, and what the
-/// operator's settings say.
-pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
-    let first = match (&request.internal, &record.guest) {
-        (InternalAccess::None, _) => return Vec::new(),
-        (InternalAccess::Join { .. }, guest) => guest.as_ref().map(|g| (g.address, plan::API_PORT)),
-        // Nothing is published on the gateway of somebody else's network.
-        (InternalAccess::Gateway, _) if !record.network.owned => Some((record.load_balancer, plan::API_PORT)),
-        (InternalAccess::Gateway, _) => {
-            let gateway = u32::from(record.network.subnet.network()).wrapping_add(1);
-            Some((gateway.into(), record.api_port))
-        }
-    };
-    let published = request.settings.publish_address.map(|address| (address, record.api_port));
-    first.into_iter().chain(published).collect()
-}
-
-async fn keep_nodes<E, A: ClusterApi>(
-    world: &World<E, A>,
-    seen: &Seen,
-    access: &Access,
-    url: &str,
-    nodes: &[NodeFacts],
-) {
-    let containers = seen.desired.iter().flat_map(|d| &d.containers);
-    for want in containers {
-        let ContainerKind::Server(config) = &want.kind else { continue };
-        let Some(node) = nodes.iter().find(|n| n.name == config.node_name) else { continue };
-        // A conflict is settled by the next look; everything else shows there again.
-        if let Err(message) =
-            world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await
-        {
-            tracing::warn!(node = node.name, message, "labels or taints not in step");
-        }
-    }
-}
-
-/// How many lines of a crashing node are shown.
-const CRASH_LINES: usize = 5;
-
-async fn crash_messages<E: Engine, A>(
-    world: &World<E, A>,
-    request: &Request,
-    observed: &Observed,
-) -> Vec<(String, String)> {
-    let mut secrets: Vec<Vec<u8>> =
-        request.values.iter().flat_map(|values| values.0.values()).map(|v| v.expose().clone()).collect();
-    let mut found = Vec::new();
-    for container in observed.containers.iter().filter(|c| c.state == ContainerState::Restarting) {
-        secrets.extend(world.engine.read_file(&container.id, TOKEN_PATH).await.ok().flatten());
-        if let Ok(logs) = world.engine.logs(&container.id, CRASH_LINES).await {
-            found.push((container.name.clone(), without_secrets(&logs, &secrets)));
-        }
-    }
-    found
-}
-
-/// `text` without the secrets, in one line.
-fn without_secrets(text: &str, secrets: &[Vec<u8>]) -> String {
-    let mut line = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" | ");
-    for secret in secrets.iter().filter_map(|secret| std::str::from_utf8(secret).ok()) {
-        // Of one that has several lines, each counts.
-        for part in secret.lines().map(str::trim).filter(|part| !part.is_empty()) {
-            line = line.replace(part, "***");
-        }
-    }
-    line
 }

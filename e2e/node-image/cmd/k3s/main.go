@@ -114,7 +114,7 @@ func runAgent(name string, args []string) {
 func parse(name string, args []string) *options.Options {
 	for _, arg := range args {
 		if arg == "--help" || arg == "-h" {
-			fmt.Printf("The flags of `k3s %s` are those of docs.k3s.io/cli/%s.\n", name, name)
+			options.Help(name, os.Stdout)
 			os.Exit(0)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"k8s.io/client-go/kubernetes"
 
@@ -24,6 +25,8 @@ type Agent struct {
 	Group   *process.Group
 	NodeIP  string
 	Server  string // the API, as the kubelet and kube-proxy reach it
+
+	Password string // the node's; Prepare reads it
 }
 
 // Prepare writes what the components read, except the certificates.
@@ -31,7 +34,7 @@ func (a *Agent) Prepare() error {
 	if err := prepareHost(); err != nil {
 		return err
 	}
-	if err := a.writeNodePassword(); err != nil {
+	if err := a.settleNodePassword(); err != nil {
 		return err
 	}
 	if err := a.writeContainerdConfig(); err != nil {
@@ -44,22 +47,20 @@ func (a *Agent) Prepare() error {
 	)
 }
 
-// writeNodePassword keeps the one that is there. A server will compare it with
-// the node's Secret when joining is built; a node must have had it from its
-// first day (docs.k3s.io/architecture, "How agent node registration works").
-func (a *Agent) writeNodePassword() error {
-	_, err := os.Stat(layout.NodePasswordFile)
-	if err == nil {
+// settleNodePassword keeps the password that is there: a server compares it with
+// the node's Secret (docs.k3s.io/architecture, "How agent node registration works").
+func (a *Agent) settleNodePassword() error {
+	stored, err := os.ReadFile(layout.NodePasswordFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read the node password: %w", err)
+	}
+	if a.Password = strings.TrimSpace(string(stored)); a.Password != "" {
 		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for the node password: %w", err)
-	}
-	password, err := pki.NewPassword()
-	if err != nil {
+	if a.Password, err = pki.NewPassword(); err != nil {
 		return err
 	}
-	if err := layout.Write(layout.NodePasswordFile, []byte(password+"\n"), 0o600); err != nil {
+	if err := layout.Write(layout.NodePasswordFile, []byte(a.Password+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the node password: %w", err)
 	}
 	return nil

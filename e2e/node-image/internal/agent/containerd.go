@@ -75,6 +75,9 @@ func (a *Agent) writeContainerdConfig() error {
 			return fmt.Errorf("make a directory for containerd: %w", err)
 		}
 	}
+	if err := layout.Link(filepath.Join(layout.LogDir, "containerd.log"), d.ContainerdLog()); err != nil {
+		return fmt.Errorf("link containerd's log to its documented place: %w", err)
+	}
 	if err := writeRegistryHosts(a.Options.PrivateRegistry, d.RegistryHosts(), a.Options.DisableDefaultRegistryEndpoint); err != nil {
 		return err
 	}

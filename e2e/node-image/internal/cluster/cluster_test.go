@@ -17,9 +17,10 @@ func TestNodeHostsKeepWhatOthersWrote(t *testing.T) {
 }
 
 func TestTokensDoNotReachTheAnnotation(t *testing.T) {
-	got := hideSecrets([]string{"server", "--token", "word", "--token-file=/t", "--agent-token=word", "-t", "word"})
+	got := hideSecrets([]string{"server", "--token", "word", "--token-file=/t", "--agent-token=word", "-t", "word", "-t=word", "--kubelet-arg=a=b", "-v=2"})
 
-	want := []string{"server", "--token", "********", "--token-file=/t", "--agent-token=********", "-t", "********"}
+	want := []string{"server", "--token", "********", "--token-file", "/t",
+		"--agent-token", "********", "-t", "********", "-t", "********", "--kubelet-arg", "a=b", "-v=2"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}

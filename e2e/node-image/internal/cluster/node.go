@@ -49,23 +49,30 @@ func (d NodeDescription) Describe(ctx context.Context, client kubernetes.Interfa
 	return err
 }
 
-// hideSecrets: everybody who may read Nodes reads this annotation.
+// hideSecrets: everybody who may read Nodes reads this annotation. A value that
+// stands behind an equals sign becomes an element of its own, as k3s writes it.
 func hideSecrets(args []string) []string {
-	hidden := make([]string, len(args))
-	secret := func(arg string) bool {
-		name := strings.TrimLeft(arg, "-")
-		return name == "token" || name == "t" || name == "agent-token"
-	}
-	for i, arg := range args {
-		name, _, inline := strings.Cut(arg, "=")
-		switch {
-		case inline && secret(name):
-			hidden[i] = name + "=********"
-		case i > 0 && secret(args[i-1]):
-			hidden[i] = "********"
-		default:
-			hidden[i] = arg
+	var elements []string
+	for _, arg := range args {
+		name, value, inline := strings.Cut(arg, "=")
+		if inline && (strings.HasPrefix(arg, "--") || isSecret(name)) {
+			elements = append(elements, name, value)
+		} else {
+			elements = append(elements, arg)
 		}
 	}
-	return hidden
+	for i := 1; i < len(elements); i++ {
+		if isSecret(elements[i-1]) {
+			elements[i] = "********"
+		}
+	}
+	return elements
+}
+
+func isSecret(arg string) bool {
+	switch arg {
+	case "--token", "-token", "--t", "-t", "--agent-token", "-agent-token":
+		return true
+	}
+	return false
 }

@@ -2,8 +2,10 @@ package etcd
 
 import (
 	"archive/zip"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +20,15 @@ import (
 // Restore replaces this node's etcd data by a snapshot, as the only member of a
 // new cluster. What was there is kept beside it.
 func Restore(dirs layout.Dirs, snapshot, member, peerURL string) error {
-	if _, err := os.Stat(snapshot); err != nil {
+	found, err := os.Stat(snapshot)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("etcd: snapshot path does not exist: %s; `k3s etcd-snapshot ls` shows those that do", snapshot)
+	}
+	if err != nil {
 		return fmt.Errorf("the snapshot of --cluster-reset-restore-path: %w", err)
+	}
+	if found.IsDir() {
+		return fmt.Errorf("etcd: snapshot path must be a file, not a directory: %s", snapshot)
 	}
 	if strings.HasSuffix(snapshot, ".zip") {
 		plain, err := uncompress(snapshot)
@@ -33,7 +42,7 @@ func Restore(dirs layout.Dirs, snapshot, member, peerURL string) error {
 	if err := os.Rename(dirs.EtcdData(), old); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("put the present etcd data aside: %w", err)
 	}
-	err := etcdsnapshot.NewV3(zap.NewNop()).Restore(etcdsnapshot.RestoreConfig{
+	err = etcdsnapshot.NewV3(zap.NewNop()).Restore(etcdsnapshot.RestoreConfig{
 		SnapshotPath:        snapshot,
 		Name:                member,
 		OutputDataDir:       dirs.EtcdData(),

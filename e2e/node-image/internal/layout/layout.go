@@ -46,16 +46,21 @@ func (d Dirs) Credential(name string) string { return d.Server("cred", name+".ku
 func (d Dirs) AdminKubeconfig() string       { return d.Credential("admin") }
 func (d Dirs) Token() string                 { return d.Server("token") }
 func (d Dirs) NodeToken() string             { return d.Server("node-token") }
+func (d Dirs) AgentToken() string            { return d.Server("agent-token") }
 func (d Dirs) Manifests() string             { return d.Server("manifests") }
 func (d Dirs) EtcdData() string              { return d.Server("db", "etcd") }
 func (d Dirs) EtcdName() string              { return d.Server("db", "etcd", "name") }
 func (d Dirs) Snapshots() string             { return d.Server("db", "snapshots") }
 func (d Dirs) ResetFlag() string             { return d.Server("db", "reset-flag") }
-func (d Dirs) Images() string                { return d.Agent("images") }
-func (d Dirs) ContainerdConfig() string      { return d.Agent("etc", "containerd", "config.toml") }
-func (d Dirs) RegistryHosts() string         { return d.Agent("etc", "containerd", "certs.d") }
-func (d Dirs) CrictlConfig() string          { return d.Agent("etc", "crictl.yaml") }
-func (d Dirs) CNIConfig() string             { return d.Agent("etc", "cni", "net.d") }
+
+// ClusterMark is this image's own: it tells that --cluster-init was given once.
+func (d Dirs) ClusterMark() string      { return d.Server("db", "cluster-init") }
+func (d Dirs) Images() string           { return d.Agent("images") }
+func (d Dirs) ContainerdConfig() string { return d.Agent("etc", "containerd", "config.toml") }
+func (d Dirs) ContainerdLog() string    { return d.Agent("containerd", "containerd.log") }
+func (d Dirs) RegistryHosts() string    { return d.Agent("etc", "containerd", "certs.d") }
+func (d Dirs) CrictlConfig() string     { return d.Agent("etc", "crictl.yaml") }
+func (d Dirs) CNIConfig() string        { return d.Agent("etc", "cni", "net.d") }
 
 // Write puts content at path in one step: a reader, or the next start after a
 // kill, sees the old file or the new one and never half of it.
@@ -73,4 +78,18 @@ func Write(path string, content []byte, mode fs.FileMode) error {
 		return err
 	}
 	return os.Rename(draft.Name(), path)
+}
+
+// Link makes path a link to target, whatever path was before.
+func Link(target, path string) error {
+	if present, err := os.Readlink(path); err == nil && present == target {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(target, path)
 }

@@ -188,6 +188,9 @@ func (o *Options) complete() error {
 	if o.WriteKubeconfig == "" {
 		o.WriteKubeconfig = layout.KubeconfigFile
 	}
+	if o.ClusterResetRestorePath != "" && !o.ClusterReset {
+		return fmt.Errorf("invalid flag use; --cluster-reset required with --cluster-reset-restore-path")
+	}
 	return o.checkNetwork()
 }
 

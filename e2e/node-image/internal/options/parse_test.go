@@ -91,6 +91,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"--flannel-backend=weave", "--flannel-backend"},
 		{"--cluster-dns=192.0.2.1", "--cluster-dns"},
 		{"--token-file=/no/such/file", "--token-file"},
+		{"--cluster-reset-restore-path=/snapshot", "--cluster-reset required"},
 		{"argument", "does not take arguments"},
 	} {
 		_, err := Parse("server", []string{"--config", none, one.flag})
@@ -124,5 +125,21 @@ func TestSnapshotFlagsMayFollowTheNames(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{"one", "two"}) || o.EtcdSnapshotDir != "/backups" {
 		t.Errorf("names %q, directory %q", names, o.EtcdSnapshotDir)
+	}
+}
+
+func TestHelpNamesEveryFlag(t *testing.T) {
+	var help strings.Builder
+	Help("server", &help)
+	for _, line := range []string{
+		"   --token value, -t value  [$K3S_TOKEN]\n",
+		"   --https-listen-port value  (default: 6443)\n",
+		"   --cluster-init  [$K3S_CLUSTER_INIT]\n",
+		"IN THIS IMAGE:\n   --airgap-extra-registry value\n",
+		"   --docker\n",
+	} {
+		if !strings.Contains(help.String(), line) {
+			t.Errorf("the help lacks %q:\n%s", line, help.String())
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -125,5 +126,52 @@ func TestPasswordsOfTokens(t *testing.T) {
 	}
 	if _, err := ParsePassword("K10abc"); err == nil {
 		t.Error("a token that is cut short was taken")
+	}
+}
+
+func TestTheAgentTokenIsItsOwnOrTheServers(t *testing.T) {
+	dirs := layout.Dirs{Data: t.TempDir()}
+	cluster, err := OpenCluster(dirs, "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []struct{ token, want string }{
+		{"", FormatToken(cluster.Server.PEM, "server", "secret")},
+		{"word", FormatToken(cluster.Server.PEM, "node", "word")},
+		{"K10abc::node:word", FormatToken(cluster.Server.PEM, "node", "word")},
+		{"", FormatToken(cluster.Server.PEM, "server", "secret")}, // taken back
+	} {
+		if err := cluster.WriteAgentToken(one.token); err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(dirs.AgentToken())
+		if err != nil || string(got) != one.want+"\n" {
+			t.Errorf("%q: agent-token holds %q, %v", one.token, got, err)
+		}
+		server, err := os.ReadFile(dirs.Token())
+		if err != nil || string(server) != FormatToken(cluster.Server.PEM, "server", "secret")+"\n" {
+			t.Errorf("%q: the server token became %q, %v", one.token, server, err)
+		}
+	}
+}
+
+func TestHashesOfNodePasswords(t *testing.T) {
+	hash, err := HashPassword("word")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`^\$1:[0-9a-f]{16}:15:8:1:[A-Za-z0-9+/]{86}$`).MatchString(hash) {
+		t.Errorf("the hash %q is not in k3s's form", hash)
+	}
+	if err := VerifyPassword(hash, "word"); err != nil {
+		t.Errorf("the password itself: %v", err)
+	}
+	if err := VerifyPassword(hash, "other"); !errors.Is(err, ErrOtherPassword) {
+		t.Errorf("another password: error %v", err)
+	}
+	for _, broken := range []string{"", "word", "$2" + hash[2:], hash[:30], "$1:0011223344556677:60:8:1:AAAA"} {
+		if err := VerifyPassword(broken, "word"); err == nil || errors.Is(err, ErrOtherPassword) {
+			t.Errorf("the broken hash %q: error %v", broken, err)
+		}
 	}
 }

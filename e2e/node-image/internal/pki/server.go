@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -100,12 +99,21 @@ func (c *Cluster) writeTokens() error {
 		return fmt.Errorf("write the server token: %w", err)
 	}
 	// k3s makes node-token a link to the token that agents are to use.
-	link := c.Dirs.NodeToken()
-	if target, err := os.Readlink(link); err == nil && target == c.Dirs.Token() {
-		return nil
+	return layout.Link(c.Dirs.Token(), c.Dirs.NodeToken())
+}
+
+// WriteAgentToken writes the token of --agent-token, which lets agents join and
+// nobody else. Without one the file is a link to the server token, as in k3s.
+func (c *Cluster) WriteAgentToken(token string) error {
+	password, err := ParsePassword(token)
+	if err != nil {
+		return fmt.Errorf("--agent-token: %w", err)
 	}
-	os.Remove(link)
-	return os.Symlink(c.Dirs.Token(), link)
+	if password == "" {
+		return layout.Link(c.Dirs.Token(), c.Dirs.AgentToken())
+	}
+	full := FormatToken(c.Server.PEM, "node", password) + "\n"
+	return layout.Write(c.Dirs.AgentToken(), []byte(full), 0o600)
 }
 
 // IssueServer makes what the control plane of this node needs. names are the
@@ -193,9 +201,5 @@ func (c *Cluster) PublishKubeconfig(path, server string, mode os.FileMode) error
 	if path == layout.KubeconfigFile || strings.TrimSpace(path) == "" {
 		return nil
 	}
-	if err := os.MkdirAll(filepath.Dir(layout.KubeconfigFile), 0o755); err != nil {
-		return err
-	}
-	os.Remove(layout.KubeconfigFile)
-	return os.Symlink(path, layout.KubeconfigFile)
+	return layout.Link(path, layout.KubeconfigFile)
 }

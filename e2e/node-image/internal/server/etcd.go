@@ -52,6 +52,21 @@ func newEtcdMember(o *options.Options, nodeIP string) (etcdMember, error) {
 	return member, layout.Write(member.Dirs.EtcdName(), []byte(member.Name), 0o600)
 }
 
+// settleManaged tells whether the etcd here is one that k3s would have: it has
+// it from the first --cluster-init on, and sqlite before. Here there is always
+// etcd underneath, and only what is seen of it depends on that.
+func settleManaged(o *options.Options) (bool, error) {
+	mark := o.Dirs().ClusterMark()
+	if o.ClusterInit {
+		return true, layout.Write(mark, nil, 0o600)
+	}
+	_, err := os.Stat(mark)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("look whether --cluster-init was given before: %w", err)
+	}
+	return err == nil, nil
+}
+
 // args are those of a first member; a joining one will bring other
 // --initial-cluster values, which etcd ignores once it has data.
 func (e etcdMember) args() []string {

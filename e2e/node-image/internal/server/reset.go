@@ -20,7 +20,8 @@ import (
 // etcd, with its own data or with a snapshot's, and the program ends
 // (docs.k3s.io/cli/etcd-snapshot, "Restoring Snapshots").
 func (n *node) resetCluster(ctx context.Context) error {
-	if _, err := os.Stat(n.dirs.ResetFlag()); err == nil {
+	_, err := os.Stat(n.dirs.ResetFlag())
+	if err == nil && n.options.ClusterResetRestorePath == "" { // a snapshot may be restored again at once
 		return fmt.Errorf("cluster-reset was successfully performed, please remove the cluster-reset flag and start k3s normally, "+
 			"if you need to perform another cluster reset, you must first manually delete the %s file", n.dirs.ResetFlag())
 	}
@@ -76,12 +77,13 @@ func (e etcdMember) becomeOnlyMember(ctx context.Context) error {
 	return nil
 }
 
-// allowAfterReset: a normal start is what ends a reset.
-func allowAfterReset(dirs layout.Dirs) error {
-	if err := os.Remove(dirs.ResetFlag()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove the note of the last cluster reset: %w", err)
+// endReset tells whether the run before was a reset; a normal start ends it.
+func endReset(dirs layout.Dirs) (wasReset bool, err error) {
+	err = os.Remove(dirs.ResetFlag())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("remove the note of the last cluster reset: %w", err)
 	}
-	return nil
+	return err == nil, nil
 }
 
 // scheduleSnapshots saves and prunes by --etcd-snapshot-schedule-cron.

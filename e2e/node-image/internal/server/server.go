@@ -44,6 +44,8 @@ type node struct {
 	group   *process.Group
 	agent   *agent.Agent
 	etcd    etcdMember
+	managed bool // the datastore is etcd for k3s too
+	reset   bool // the run before was a reset
 	client  *kubernetes.Clientset
 }
 
@@ -62,7 +64,8 @@ func Run(o *options.Options) error {
 	if o.ClusterReset {
 		return n.resetCluster(stop)
 	}
-	if err := allowAfterReset(n.dirs); err != nil {
+	var err error
+	if n.reset, err = endReset(n.dirs); err != nil {
 		return err
 	}
 	ctx, cancelAll := context.WithCancel(stop)
@@ -96,6 +99,9 @@ func (n *node) prepare() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := authorities.WriteAgentToken(o.AgentToken); err != nil {
+		return fmt.Errorf("write the agent token: %w", err)
+	}
 	now := time.Now()
 	if err := authorities.IssueServer(o.NodeName, n.ip, n.servingNames(), now); err != nil {
 		return err
@@ -120,6 +126,9 @@ func (n *node) prepare() (err error) {
 		return fmt.Errorf("make the manifests directory: %w", err)
 	}
 	if n.etcd, err = newEtcdMember(o, n.ip); err != nil {
+		return err
+	}
+	if n.managed, err = settleManaged(o); err != nil {
 		return err
 	}
 	if n.client, err = cluster.Connect(n.dirs.Credential("supervisor")); err != nil {
@@ -229,14 +238,20 @@ func (n *node) follow(ctx context.Context) {
 	if !n.options.Disabled("coredns") {
 		go cluster.KeepNodeHosts(ctx, n.client)
 	}
-	go n.scheduleSnapshots(ctx)
+	if n.managed {
+		go n.scheduleSnapshots(ctx)
+	}
 	if n.agent == nil {
 		return
 	}
+	go cluster.NodePassword{Node: n.options.NodeName, Password: n.agent.Password}.Keep(ctx, n.client, n.reset)
 	go func() {
 		description := cluster.NodeDescription{
 			Name: n.options.NodeName, IP: n.ip, ExternalIP: n.options.NodeExternalIP,
-			EtcdName: n.etcd.Name, Args: append([]string{"server"}, n.options.Args...),
+			Args: append([]string{"server"}, n.options.Args...),
+		}
+		if n.managed {
+			description.EtcdName = n.etcd.Name
 		}
 		if cluster.Retry(ctx, "label the node", func() error { return description.Describe(ctx, n.client) }) {
 			logging.Infof("Labels and annotations have been set successfully on node: %s", n.options.NodeName)
