@@ -75,10 +75,10 @@ async fn keep(
 ) -> Result<bool, String> {
     let client = access.client(url).map_err(|e| e.to_string())?;
     let nodes: Api<Node> = Api::all(client);
-    let mut node = node.clone();
     let name = node.name.clone();
     let failed =
         |what: &str, e: kube::Error| format!("{what} of Node {name} could not be set: {}", root_cause(&e));
+    let mut node = node.clone();
     let mut written = false;
     if labels_differ(&node, labels) {
         let applied =
