@@ -5,15 +5,15 @@ mod files;
 mod inside;
 mod report;
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use jiff::Timestamp;
 
 use crate::{
     api::{Blocked, Identity, K3sClusterSpec, K3sClusterStatus},
-    engine::{Engine, EngineError, Progress, execute, observe},
+    engine::{Engine, EngineError, Progress, Report, Scope, execute, observe},
     k3s::{Access, ClusterApi},
-    plan::{Input, InternalAccess, Settings, Values, removal},
+    plan::{Input, InternalAccess, Observed, Settings, Values, removal},
 };
 
 use files::NoFiles;
@@ -140,21 +140,76 @@ pub async fn remove<E: Engine, A: Send + Sync>(
     if left.is_empty() {
         return Ok(Removal::Gone);
     }
-    let names = left
-        .containers
-        .iter()
-        .map(|c| format!("container {}", c.name))
-        .chain(left.networks.iter().map(|n| format!("network {}", n.name)))
-        .chain(left.volumes.iter().map(|v| format!("volume {}", v.name)))
-        .map(|name| {
-            match report
-                .failures
-                .iter()
-                .find(|f| f.action.ends_with(name.rsplit(' ').next().unwrap_or_default()))
-            {
-                Some(failure) => format!("{name}: {}", failure.error),
-                None => name,
-            }
+    let guests = engine_guests(&world.engine, &left).await;
+    Ok(Removal::Remaining(remaining(&left, &report, &guests)))
+}
+
+/// Containers of others in networks that could not be removed, by network.
+async fn engine_guests<E: Engine>(engine: &E, left: &Observed) -> BTreeMap<String, Vec<String>> {
+    if left.networks.is_empty() {
+        return BTreeMap::new();
+    }
+    // Only for the message: without it the failure says less.
+    let all = engine.list_containers(&Scope::Everything).await.unwrap_or_default();
+    let mut guests: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for container in all.iter().filter(|c| !left.containers.iter().any(|own| own.id == c.id)) {
+        for network in container.networks.keys() {
+            guests.entry(network.clone()).or_default().push(container.name.clone());
+        }
+    }
+    guests
+}
+
+/// What is left, in words: first what could not be removed and why, then what waits for that.
+fn remaining(left: &Observed, report: &Report, guests: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+    let containers = left.containers.iter().map(|c| ("container", &c.name));
+    let networks = left.networks.iter().map(|n| ("network", &n.name));
+    let volumes = left.volumes.iter().map(|v| ("volume", &v.name));
+    let (mut failed, mut waiting) = (Vec::new(), Vec::new());
+    for (kind, name) in containers.chain(networks).chain(volumes) {
+        let object = format!("{kind} {name}");
+        let failure = report.failures.iter().find(|f| f.action == format!("remove {object}"));
+        match (failure, guests.get(name).filter(|_| kind == "network")) {
+            (Some(_), Some(guests)) => failed.push(format!(
+                "{object} is used by {}, which is not this cluster's: remove it or docker network disconnect it",
+                guests.join(", ")
+            )),
+            (Some(failure), None) => failed.push(failure.error.to_string()),
+            (None, _) => waiting.push(object),
+        }
+    }
+    failed.into_iter().chain(waiting).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{engine::Failure, plan::Network};
+
+    #[test]
+    fn a_network_that_somebody_else_uses_is_said_first_and_by_whom() {
+        let mut left = Observed::default();
+        left.volumes.push(crate::plan::Volume { name: "record".into(), labels: BTreeMap::new() });
+        left.networks.push(Network {
+            id: "1f".into(),
+            name: "net".into(),
+            labels: BTreeMap::new(),
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            created: Timestamp::UNIX_EPOCH,
         });
-    Ok(Removal::Remaining(names.collect()))
+        let error =
+            EngineError::Busy { what: "remove network 1f".into(), message: "active endpoints".into() };
+        let report =
+            Report { done: 0, failures: vec![Failure { action: "remove network net".into(), error }] };
+        let guests = BTreeMap::from([("net".to_owned(), vec!["db".to_owned()])]);
+        assert_eq!(
+            remaining(&left, &report, &guests),
+            [
+                "network net is used by db, which is not this cluster's: remove it or docker network disconnect it",
+                "volume record"
+            ]
+        );
+    }
 }

@@ -7,15 +7,15 @@ use futures::future::join_all;
 use tokio::time::Instant;
 
 use super::{
-    CliError,
+    CliError, delete,
     files::{self, ClusterFile},
     progress::{Line, Progress},
     session::{EngineArgs, Session, now},
 };
 use crate::{
-    api::{Phase, condition, validate::check_document},
+    api::{Phase, Reason, condition, validate::check_document},
     engine::observe,
-    reconcile::{Outcome, step},
+    reconcile::{Outcome, Request, step},
 };
 
 /// Arguments of `apply`.
@@ -50,18 +50,15 @@ pub async fn run(args: &EngineArgs, apply: ApplyArgs) -> Result<(), CliError> {
         let (session, apply) = (&session, &apply);
         async move {
             let result = converge(session, cluster, apply, &line).await;
-            match &result {
-                Ok(text) => line.end(text),
-                Err(error) => line.end(&format!("failed: {error}")),
-            }
+            line.end(match &result {
+                Ok(text) => text,
+                Err(CliError::NotInTime(_)) => "not Ready in time",
+                Err(_) => "failed",
+            });
             result
         }
     });
-    let errors: Vec<CliError> = join_all(runs).await.into_iter().filter_map(Result::err).collect();
-    match errors.into_iter().next() {
-        None => Ok(()),
-        Some(first) => Err(first),
-    }
+    CliError::all(join_all(runs).await.into_iter().filter_map(Result::err).collect())
 }
 
 /// Takes steps until the cluster is as wanted. Returns a last word.
@@ -71,25 +68,25 @@ pub async fn converge(
     args: &ApplyArgs,
     line: &Line,
 ) -> Result<String, CliError> {
-    refuse_changed_immutables(session, file).await?;
+    let mut request = checked_request(session, file).await?;
+    if request.spec.paused {
+        return Ok("left alone, since spec.paused is true; set it to false to go on".into());
+    }
     let voice = line.clone();
     let world = session.world(Arc::new(move |text| voice.say(text)));
-    let mut request = session.request(file);
-    if let Err(blocked) = &request.values {
-        return Err(CliError::Input(blocked.message.clone()));
-    }
     let deadline = Instant::now() + args.timeout;
-    let mut changes = 0;
+    let mut progress = Applied::default();
     loop {
         let Ok(outcome) = tokio::time::timeout_at(deadline, step(&world, &request, now())).await else {
-            return Err(CliError::NotInTime(format!(
-                "{} was still being changed after {:?}; run apply again",
-                file.name, args.timeout
-            )));
+            return Err(progress.not_in_time(file, args.timeout, "objects in Docker are still being made"));
         };
-        changes += outcome.changes;
+        progress.note(&outcome);
         if outcome.status.phase == Phase::Running {
-            return Ok(last_word(&outcome, changes));
+            return Ok(format!(
+                "Ready at {} ({})",
+                outcome.status.endpoint.as_deref().unwrap_or_default(),
+                progress.changed()
+            ));
         }
         let why = why(&outcome);
         if outcome.status.phase == Phase::Failed {
@@ -98,14 +95,49 @@ pub async fn converge(
         let containers_run =
             outcome.changes == 0 && outcome.status.servers.running == outcome.status.servers.desired;
         if args.no_wait && containers_run {
-            return Ok(format!("created ({changes} changes); not waited for"));
+            return Ok(format!("its containers run ({}); nodes are not waited for", progress.changed()));
         }
         line.say(&why);
         request.former = outcome.status;
         let pause = outcome.recheck.unwrap_or(Duration::from_secs(1));
         if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
-            return Err(CliError::NotInTime(format!("not Ready after {:?}: {why}", args.timeout)));
+            return Err(progress.not_in_time(file, args.timeout, &why));
         }
+        stop_if_deleted(session, file, progress.changes > 0, deadline, line).await?;
+    }
+}
+
+/// What the steps of one apply came to.
+#[derive(Default)]
+struct Applied {
+    changes: usize,
+    /// Why a node crashes. Between two tries it looks like one that comes up.
+    crash: Option<String>,
+}
+
+impl Applied {
+    fn note(&mut self, outcome: &Outcome) {
+        self.changes += outcome.changes;
+        let ready = outcome.status.conditions.iter().find(|c| c.type_ == condition::READY);
+        if let Some(crash) = ready.filter(|c| c.reason == Reason::NodeCrashLooping.as_str()) {
+            self.crash = Some(crash.message.clone());
+        }
+    }
+
+    fn changed(&self) -> String {
+        match self.changes {
+            0 => "unchanged".to_owned(),
+            1 => "1 change".to_owned(),
+            n => format!("{n} changes"),
+        }
+    }
+
+    fn not_in_time(&self, file: &ClusterFile, timeout: Duration, why: &str) -> CliError {
+        let why = self.crash.as_deref().unwrap_or(why);
+        CliError::NotInTime(format!(
+            "{} is not Ready after {timeout:?}: {why}; apply again to go on, k3nest get clusters -o wide shows how it is",
+            file.name
+        ))
     }
 }
 
@@ -114,14 +146,34 @@ fn why(outcome: &Outcome) -> String {
     ready.map(|c| c.message.clone()).unwrap_or_default()
 }
 
-fn last_word(outcome: &Outcome, changes: usize) -> String {
-    let endpoint = outcome.status.endpoint.as_deref().unwrap_or_default();
-    let done = match changes {
-        0 => "unchanged".to_owned(),
-        1 => "1 change".to_owned(),
-        n => format!("{n} changes"),
-    };
-    format!("Ready at {endpoint} ({done})")
+/// Somebody who deletes the cluster while it is made wants it gone: what was made since goes, too.
+async fn stop_if_deleted(
+    session: &Session,
+    file: &ClusterFile,
+    begun: bool,
+    deadline: Instant,
+    line: &Line,
+) -> Result<(), CliError> {
+    let identity = session.identity(&file.namespace, &file.name);
+    if !begun || observe(&session.docker, &identity).await?.record().is_some() {
+        return Ok(());
+    }
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(10));
+    delete::gone(session, &identity, left, line).await?;
+    Err(CliError::Failed(format!("{identity} was deleted by somebody else while it was made")))
+}
+
+/// The request for what a file says, if that can be asked for.
+///
+/// # Errors
+/// Where a value is missing, or a field that cannot change has changed.
+pub async fn checked_request(session: &Session, file: &ClusterFile) -> Result<Request, CliError> {
+    refuse_changed_immutables(session, file).await?;
+    let request = session.request(file);
+    match &request.values {
+        Ok(_) => Ok(request),
+        Err(blocked) => Err(CliError::Input(blocked.message.clone())),
+    }
 }
 
 /// The API server holds new specs against old ones; here the record has the old one.

@@ -45,7 +45,9 @@ pub async fn run(args: &EngineArgs, delete: DeleteArgs) -> Result<(), CliError> 
     let mut wanted: Vec<Identity> =
         delete.names.iter().map(|n| session.identity(&delete.namespace, n)).collect();
     if !delete.files.is_empty() {
-        wanted.extend(files::read(&delete.files)?.iter().map(|f| session.identity(&f.namespace, &f.name)));
+        wanted.extend(
+            files::names(&delete.files)?.iter().map(|(namespace, name)| session.identity(namespace, name)),
+        );
     }
     let known = session.clusters().await?;
     let missing = wanted.iter().filter(|w| !known.iter().any(|(identity, _)| identity.uid == w.uid));
@@ -65,15 +67,22 @@ pub async fn run(args: &EngineArgs, delete: DeleteArgs) -> Result<(), CliError> 
             result
         }
     });
-    for result in join_all(runs).await {
-        result?;
-    }
-    match missing.as_slice() {
-        [] => Ok(()),
-        names => Err(CliError::Failed(format!(
+    let mut errors: Vec<CliError> = join_all(runs).await.into_iter().filter_map(Result::err).collect();
+    if !missing.is_empty() {
+        errors.push(CliError::Failed(format!(
             "not found: {}; k3nest get clusters lists what is there",
-            names.join(", ")
-        ))),
+            missing.join(", ")
+        )));
+    }
+    CliError::all(errors)
+}
+
+/// The first of `left`, which says why, and how many more there are.
+fn in_short(left: &[String]) -> String {
+    match left {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first, rest @ ..] => format!("{first} ({} more wait for it)", rest.len()),
     }
 }
 
@@ -91,10 +100,10 @@ pub async fn gone(
         let Removal::Remaining(left) = remove(&world, identity).await? else { return Ok(()) };
         if tokio::time::timeout_at(deadline, tokio::time::sleep(PAUSE)).await.is_err() {
             return Err(CliError::NotInTime(format!(
-                "{identity}: left after {timeout:?}: {}; run delete again",
-                left.join(", ")
+                "{identity} is not gone after {timeout:?}: {}; then run delete again",
+                in_short(&left)
             )));
         }
-        line.say(&format!("{} left: {}", left.len(), left.first().cloned().unwrap_or_default()));
+        line.say(&format!("left: {}", in_short(&left)));
     }
 }

@@ -3,7 +3,9 @@
 use clap::Args;
 
 use super::{
-    CliError, files,
+    CliError,
+    apply::checked_request,
+    files,
     session::{EngineArgs, Session, now},
 };
 use crate::reconcile::preview;
@@ -22,7 +24,11 @@ pub async fn run(args: &EngineArgs, diff: DiffArgs) -> Result<(), CliError> {
     let world = session.quiet();
     let mut differences = false;
     for cluster in &clusters {
-        let request = session.request(cluster);
+        let request = checked_request(&session, cluster).await?;
+        if request.spec.paused {
+            println!("{}: left alone, since spec.paused is true", cluster.name);
+            continue;
+        }
         let plan = preview(&world, &request, now())
             .await
             .map_err(|e| CliError::Failed(format!("{}: {e}", cluster.name)))?;

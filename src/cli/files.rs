@@ -41,11 +41,8 @@ impl ClusterFile {
     }
 }
 
-/// Every cluster in `paths` (`-` is standard input), checked by the rules of the API server.
-///
-/// # Errors
-/// With everything that is wrong, each with file, document and field.
-pub fn read(paths: &[String]) -> Result<Vec<ClusterFile>, CliError> {
+/// Every document in `paths` (`-` is standard input), with where it is.
+fn documents(paths: &[String]) -> Result<Vec<(String, Value)>, CliError> {
     let mut documents = Vec::new();
     for path in paths {
         let text = text_of(path)?;
@@ -55,6 +52,42 @@ pub fn read(paths: &[String]) -> Result<Vec<ClusterFile>, CliError> {
             .extend(parsed.into_iter().enumerate().map(|(i, d)| (format!("{path}, document {}", i + 1), d)));
     }
     documents.retain(|(_, document)| !document.is_null());
+    Ok(documents)
+}
+
+/// Namespace and name of every cluster in `paths`. Whether they are well said does not matter: what
+/// cannot be applied any more can still be deleted.
+///
+/// # Errors
+/// Where there are none, or a file is not YAML.
+pub fn names(paths: &[String]) -> Result<Vec<(String, String)>, CliError> {
+    let clusters = documents(paths)?;
+    let names: Vec<(String, String)> = clusters
+        .iter()
+        .filter(|(_, document)| text(document, "kind") == "K3sCluster")
+        .map(|(_, document)| &document["metadata"])
+        .map(|metadata| (namespace(metadata), text(metadata, "name").to_owned()))
+        .collect();
+    if names.is_empty() {
+        return Err(CliError::Input(format!("no K3sCluster in {}", paths.join(", "))));
+    }
+    Ok(names)
+}
+
+/// The namespace that `metadata` names, or the default one.
+fn namespace(metadata: &Value) -> String {
+    match text(metadata, "namespace") {
+        "" => "default".to_owned(),
+        namespace => namespace.to_owned(),
+    }
+}
+
+/// Every cluster in `paths` (`-` is standard input), checked by the rules of the API server.
+///
+/// # Errors
+/// With everything that is wrong, each with file, document and field.
+pub fn read(paths: &[String]) -> Result<Vec<ClusterFile>, CliError> {
+    let documents = documents(paths)?;
     let sources = sources(&documents)?;
 
     let mut clusters = Vec::new();
@@ -151,10 +184,7 @@ fn sources(documents: &[(String, Value)]) -> Result<Sources, CliError> {
     for (at, document) in documents {
         let metadata = document.get("metadata").cloned().unwrap_or_default();
         let name = text(&metadata, "name").to_owned();
-        let namespace = match text(&metadata, "namespace") {
-            "" => "default".to_owned(),
-            namespace => namespace.to_owned(),
-        };
+        let namespace = namespace(&metadata);
         let entries = |field: &str| {
             let map = document.get(field).and_then(Value::as_object).cloned().unwrap_or_default();
             map.into_iter().filter_map(|(key, value)| Some((key, value.as_str()?.to_owned())))

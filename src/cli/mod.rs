@@ -96,6 +96,17 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// What several things that were done at once came to: all that went wrong is said, and the
+    /// first decides the exit code.
+    fn all(errors: Vec<Self>) -> Result<(), Self> {
+        let also: Vec<String> = errors.iter().skip(1).map(ToString::to_string).collect();
+        let Some(mut first) = errors.into_iter().next() else { return Ok(()) };
+        if let Self::Input(text) | Self::NotInTime(text) | Self::Failed(text) = &mut first {
+            also.iter().for_each(|more| text.push_str(&format!("\n        {more}")));
+        }
+        Err(first)
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Differences => 1,

@@ -52,7 +52,9 @@ pub struct Session {
 impl Session {
     /// Connects.
     pub async fn open(args: &EngineArgs) -> Result<Self, CliError> {
-        let docker = Docker::connect(args.docker_host.as_deref())?;
+        // No call was made yet: what is wrong is what was written.
+        let docker =
+            Docker::connect(args.docker_host.as_deref()).map_err(|e| CliError::Input(e.to_string()))?;
         let engine_id = docker.info().await?.id;
         Ok(Self { docker, engine_id, settings: args.settings() })
     }

@@ -54,6 +54,14 @@ pub enum EngineError {
         /// Docker's words.
         message: String,
     },
+    /// The network takes no pinned addresses.
+    #[error("{what}: {message}")]
+    NoPinning {
+        /// The call and its object.
+        what: String,
+        /// Docker's words.
+        message: String,
+    },
     /// The image cannot be had.
     #[error("image {image} cannot be had: {message}")]
     ImageUnavailable {

@@ -75,27 +75,29 @@ async fn keep(
 ) -> Result<bool, String> {
     let client = access.client(url).map_err(|e| e.to_string())?;
     let nodes: Api<Node> = Api::all(client);
-    let failed = |what: &str, e: kube::Error| format!("{what} of Node {} could not be set: {e}", node.name);
+    let mut node = node.clone();
+    let name = node.name.clone();
+    let failed =
+        |what: &str, e: kube::Error| format!("{what} of Node {name} could not be set: {}", root_cause(&e));
     let mut written = false;
-    if labels_differ(node, labels) {
+    if labels_differ(&node, labels) {
         let applied =
-            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node.name, "labels": labels}});
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        nodes.patch(&node.name, &params, &Patch::Apply(applied)).await.map_err(|e| failed("labels", e))?;
+        let patched =
+            nodes.patch(&name, &params, &Patch::Apply(applied)).await.map_err(|e| failed("labels", e))?;
+        node = NodeFacts::from(patched);
         written = true;
     }
-    if let Some(list) = taints_wanted(node, taints) {
+    if let Some(list) = taints_wanted(&node, taints) {
         let ours = serde_json::to_string(taints).map_err(|e| e.to_string())?;
-        let mut change = json!({
-            "metadata": {"annotations": {TAINTS_ANNOTATION: ours}},
+        // With the version that was looked at: taints are one list, and others write it, too.
+        let change = json!({
+            "metadata": {"annotations": {TAINTS_ANNOTATION: ours}, "resourceVersion": node.resource_version},
             "spec": {"taints": list},
         });
-        // The labels' patch has changed the version already; the next look has the new one.
-        if !written {
-            change["metadata"]["resourceVersion"] = json!(node.resource_version);
-        }
         let params = PatchParams::default();
-        nodes.patch(&node.name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
+        nodes.patch(&name, &params, &Patch::Merge(change)).await.map_err(|e| failed("taints", e))?;
         written = true;
     }
     Ok(written)

@@ -49,7 +49,7 @@ pub fn desired(
     for member in &servers {
         let server = Server { input, engine, record, member, node: input.spec.server_settings() };
         want.volumes.extend(server.volumes(images));
-        want.containers.push(server.container(images)?);
+        want.containers.push(server.container(images, observed)?);
     }
     want.containers.push(load_balancer(input, record, &servers));
     let mut seen = BTreeSet::new();

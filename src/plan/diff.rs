@@ -11,7 +11,8 @@ use crate::api::{Identity, Role};
 /// are written between the two; afterwards it counts as half made and is replaced.
 const CREATED_GRACE: SignedDuration = SignedDuration::from_secs(10);
 
-/// How long a probe may live before it counts as left behind.
+/// How long a probe may run before it counts as left behind. One that stands still is fetched at
+/// once by whoever made it, and so gets no more than [`CREATED_GRACE`].
 const PROBE_GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 /// The plan that turns `observed` into `desired`. Containers whose image is not among `images` are
@@ -192,8 +193,8 @@ fn wait(plan: &mut Plan, time: Duration) {
 fn plan_leftovers(plan: &mut Plan, desired: &Desired, observed: &Observed, now: Timestamp) {
     for container in &observed.containers {
         let wanted = desired.containers.iter().any(|want| want.name == container.name);
-        let at_work =
-            container.role() == Some(Role::Probe) && now.duration_since(container.created) < PROBE_GRACE;
+        let grace = if container.state == ContainerState::Running { PROBE_GRACE } else { CREATED_GRACE };
+        let at_work = container.role() == Some(Role::Probe) && now.duration_since(container.created) < grace;
         if !wanted && !at_work {
             let action = Action::RemoveContainer {
                 id: container.id.clone(),

@@ -170,6 +170,11 @@ impl Values {
     pub fn get(&self, source: &ValueSource) -> Option<&Sensitive<Vec<u8>>> {
         self.0.get(&SourceKey::of(source)?)
     }
+
+    /// Whether the value of everything that `spec` refers to is known.
+    pub fn cover(&self, spec: &K3sClusterSpec) -> bool {
+        SourceKey::all(spec).iter().all(|(_, key)| self.0.contains_key(key))
+    }
 }
 
 /// Everything a plan for one cluster depends on, besides what exists.

@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use super::{
     Request, World,
     files::{StepFiles, random_hex},
-    inside::look_inside,
+    inside::{keep_nodes, look_inside},
 };
 use crate::{
-    api::{Blocked, Reason, Role},
+    api::{Blocked, Reason, Role, label},
     engine::{Engine, EngineError, Probe, Report, Scope, execute, observe},
     k3s::{Access, ClusterApi, NodeFacts},
     plan::{
@@ -33,6 +33,10 @@ pub struct Seen {
     pub access: Option<Access>,
     /// What the nested API says; an error in words while it does not answer.
     pub nodes: Option<Result<Vec<NodeFacts>, String>>,
+    /// Where it says so.
+    pub url: Option<String>,
+    /// Why labels or taints of its Nodes are not as wanted.
+    pub out_of_step: Option<String>,
     /// Last lines of nodes that crash, by container name.
     pub crashes: Vec<(String, String)>,
     /// Something is on its way that needs another look after this time.
@@ -67,15 +71,28 @@ pub async fn converge<E: Engine, A: ClusterApi>(
     seen: &mut Seen,
 ) -> Result<(), Stop> {
     let mut planner = Planner::start(world, request, seen).await?;
+    if !planner.input.values.cover(&request.spec) {
+        // Made without them, a node would be told something else than what its specification says.
+        let message = "what the specification refers to was not looked up; this is a bug of k3nest";
+        return Err(Blocked::new(Reason::ReferenceMissing, message).into());
+    }
+    let mut recorded = false;
     for _ in 0..MAX_ROUNDS {
         let plan = planner.plan(now, seen).await?;
         if let Some(blocked) = plan.blocked {
             return Err(blocked.into());
         }
+        // The record is made first and removed last: without it, somebody deletes what is made here.
+        let is_recorded = seen.observed.record().is_some();
+        if recorded && !is_recorded {
+            return Err(Stop::Drifted("deleted while it was made".into()));
+        }
+        recorded |= is_recorded;
         if plan.steps.is_empty() {
             seen.recheck = plan.recheck;
             if plan.recheck.is_none() {
                 look_inside(world, request, seen).await;
+                keep_nodes(world, request, seen).await;
             }
             if !planner.note_success(seen) {
                 return Ok(());
@@ -89,10 +106,15 @@ pub async fn converge<E: Engine, A: ClusterApi>(
         };
         let report = execute(&world.engine, &request.identity, &plan, &files, &world.progress).await;
         seen.changes += report.done;
+        recorded |= report.failures.is_empty() && plan.steps.iter().any(|step| writes_record(&step.action));
         planner.learn(report, seen).await?;
     }
     seen.recheck = Some(Duration::from_secs(1));
     Ok(())
+}
+
+fn writes_record(action: &plan::Action) -> bool {
+    matches!(action, plan::Action::CreateVolume(v) if v.labels.get(label::ROLE).map(String::as_str) == Some(Role::Record.as_str()))
 }
 
 /// The plan that [`converge`] would begin with.
@@ -414,11 +436,17 @@ fn stop(error: EngineError, action: Option<&str>) -> Stop {
         EngineError::PortTaken { .. } => {
             (Reason::PortTaken, "stop what uses it, or choose another hostPort".to_owned())
         }
+        EngineError::NoPinning { .. } => (
+            Reason::NetworkUnusable,
+            "spec.network.name: addresses can be pinned only in a network with a configured subnet: make it anew with docker network create --subnet, delete the cluster and create it again".to_owned(),
+        ),
         EngineError::SubnetTaken { .. } => {
             (Reason::SubnetUnavailable, "choose another spec.network.subnet".to_owned())
         }
         _ => return Stop::Engine(error),
     };
+    // These errors name the object themselves.
+    let action = action.filter(|_| !matches!(reason, Reason::NameTaken | Reason::ImageUnavailable));
     let at = action.map(|action| format!("{action}: ")).unwrap_or_default();
     Blocked::new(reason, format!("{at}{error}; {advice}")).into()
 }

@@ -18,8 +18,8 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
         for (address, port) in own_way_in(request, record) {
             let url = format!("https://{address}:{port}");
             answer = world.clusters.probe(access, &url).await;
-            if let Ok(nodes) = &answer {
-                keep_nodes(world, seen, access, &url, nodes).await;
+            if answer.is_ok() {
+                seen.url = Some(url);
                 break;
             }
         }
@@ -83,24 +83,41 @@ pub fn internal_candidates(request: &Request, record: &Record) -> Vec<(std::net:
     first.into_iter().chain(published).collect()
 }
 
-async fn keep_nodes<E, A: ClusterApi>(
+/// How often labels and taints of Nodes are tried in one step: kubelet and controllers write Nodes,
+/// too, and a conflict with them passes.
+const KEEP_TRIES: usize = 3;
+
+/// Brings labels and taints of the Nodes in step. What could not be is in `seen`.
+pub async fn keep_nodes<E, A: ClusterApi>(world: &World<E, A>, request: &Request, seen: &mut Seen) {
+    let (Some(access), Some(url), Some(Ok(mut nodes))) = (&seen.access, &seen.url, seen.nodes.clone()) else {
+        return;
+    };
+    for attempt in 1..=KEEP_TRIES {
+        let Err(message) = keep_each(world, seen, access, url, &nodes).await else { return };
+        tracing::warn!(cluster = %request.identity, message, attempt, "labels or taints not in step");
+        match world.clusters.probe(access, url).await {
+            Ok(looked_again) if attempt < KEEP_TRIES => nodes = looked_again,
+            _ => {
+                seen.out_of_step = Some(message);
+                return;
+            }
+        }
+    }
+}
+
+async fn keep_each<E, A: ClusterApi>(
     world: &World<E, A>,
     seen: &Seen,
     access: &Access,
     url: &str,
     nodes: &[NodeFacts],
-) {
-    let containers = seen.desired.iter().flat_map(|d| &d.containers);
-    for want in containers {
+) -> Result<(), String> {
+    for want in seen.desired.iter().flat_map(|d| &d.containers) {
         let ContainerKind::Server(config) = &want.kind else { continue };
         let Some(node) = nodes.iter().find(|n| n.name == config.node_name) else { continue };
-        // A conflict is settled by the next look; everything else shows there again.
-        if let Err(message) =
-            world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await
-        {
-            tracing::warn!(node = node.name, message, "labels or taints not in step");
-        }
+        world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await?;
     }
+    Ok(())
 }
 
 /// How many lines of a crashing node are shown.

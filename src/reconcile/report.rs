@@ -57,6 +57,7 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         (Ok(()), Some(true)) => None,
         (Ok(()), _) if verdict.reason == Reason::NodeCrashLooping => Some(STRUGGLING),
         (Ok(()), _) => Some(seen.recheck.unwrap_or(COMING_UP)),
+        (Err(Stop::Drifted(_)), _) => Some(COMING_UP),
         (Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })), _) => Some(COMING_UP),
         (Err(_), _) => Some(STRUGGLING),
     };
@@ -189,11 +190,16 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
         }
         Ok(()) => {
             if let Some((name, text)) = seen.crashes.first() {
-                let message = format!("container {name} stops again and again; its last words: {text}");
+                let message = format!(
+                    "container {name} stops again and again: check spec.servers.args and spec.servers.config, and docker logs {name}; its last words: {text}"
+                );
                 return verdict(Some(false), Reason::NodeCrashLooping, message);
             }
             let waiting = status.nodes.iter().find(|n| !n.ready);
             match (&seen.nodes, waiting) {
+                (Some(Ok(_)), None) if seen.out_of_step.is_some() => {
+                    verdict(Some(false), Reason::Progressing, seen.out_of_step.clone().unwrap_or_default())
+                }
                 (Some(Ok(_)), None) => verdict(Some(true), Reason::Ready, "every node is Ready".into()),
                 (Some(Ok(_)), Some(node)) => {
                     let why = node.message.clone().unwrap_or_default();

@@ -56,6 +56,19 @@ fn has_kept_its_data(kubectl: &Kubectl, wish: &Wish) {
     assert_eq!(node["status"]["capacity"]["pods"], "50", "the argument has arrived");
 }
 
+/// A paused cluster is left alone, whatever else its file says.
+pub fn paused(story: &Story, wish: &mut Wish) {
+    let ids = (wish.cluster.id("server"), wish.cluster.id("loadbalancer"));
+    let args = std::mem::take(&mut wish.args);
+    wish.more = "paused: true".into();
+    nest(&["diff", "-f", &wish.file()]).exits(0).prints("left alone");
+    nest(&["apply", "-f", &wish.file()]).exits(0).complains("set it to false to go on");
+    assert_eq!(ids, (wish.cluster.id("server"), wish.cluster.id("loadbalancer")));
+    wish.args = args;
+    wish.more.clear();
+    story.tell("paused, it is left alone");
+}
+
 /// Changes that cannot be are refused before anything is touched.
 pub fn refused(story: &Story, wish: &mut Wish) {
     let ids = (wish.cluster.id("server"), wish.cluster.id("loadbalancer"));

@@ -96,6 +96,7 @@ pub fn life() {
     node::labels_and_taints(&story, &mut wish);
     edits::load_balancer_alone(&story, &mut wish);
     edits::server_alone(&story, &mut wish);
+    edits::paused(&story, &mut wish);
     edits::refused(&story, &mut wish);
     a_guest_in_the_network_is_named(&story, &wish.cluster);
     wish.cluster.delete(&story);
@@ -133,6 +134,6 @@ fn a_guest_in_the_network_is_named(story: &Story, cluster: &Cluster) {
     let guest = Foreign::container(&pick::name("guest"), &["--network", &network], &["sleep"]);
     nest(&["delete", &cluster.name, "--timeout", "3s"])
         .exits(3)
-        .complains(&format!("network {network}"))
-        .complains(&guest.name);
+        .complains(&format!("network {network} is used by {}", guest.name))
+        .complains("docker network disconnect");
 }

@@ -37,5 +37,15 @@ pub fn labels_and_taints(story: &Story, wish: &mut Wish) {
     assert!(found.contains(&taint("foreign", "yes")), "{found:?}");
     assert!(!found.contains(&taint("example.com/quiet", "a")), "{found:?}");
     assert_eq!(ids, (wish.cluster.id("server"), wish.cluster.id("loadbalancer")), "nothing is replaced");
+
+    kubectl.run(&["label", "node", &name, "example.com/new-"]).ok();
+    wish.cluster.verb(&["get", "clusters"]).exits(0);
+    assert_eq!(
+        labels(&kubectl.get("node", &name), "example.com/new"),
+        Value::Null,
+        "get must change nothing"
+    );
+    wish.apply();
+    assert_eq!(labels(&kubectl.get("node", &name), "example.com/new"), "yes");
     story.tell("labels and taints are in step on the living Node; foreign ones stay");
 }

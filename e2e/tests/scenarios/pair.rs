@@ -20,7 +20,10 @@ pub fn two_at_once() {
     cluster.is_whole();
     Nest::new().run(&["apply", "-f", &file]).exits(0).complains("(unchanged)");
     story.tell("two applies at once made one cluster, and nothing twice");
-    cluster.delete(&story);
+    let invalid = cluster.write("servers: {replicas: 4}");
+    Nest::new().run(&["delete", "-f", &invalid]).exits(0);
+    cluster.is_gone();
+    story.tell("deleted by a file that could not be applied any more");
 }
 
 /// Clusters of one name in two namespaces know nothing of each other.

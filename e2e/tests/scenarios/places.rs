@@ -13,13 +13,15 @@ use crate::harness::{
 pub fn joined_network() {
     let story = Story::new("joined_network");
     let loose = Foreign::network(&pick::name("loose"), None);
+    let lost = Cluster::new("lost");
+    lost.apply("network: {name: no-such-network}")
+        .exits(4)
+        .complains("Docker has no network no-such-network");
+    lost.is_gone();
     let cluster = Cluster::new("join");
     let refused = cluster.apply(&format!("network: {{name: {}}}", loose.name)).exits(4);
     refused.complains("spec.network.name").complains("docker network create --subnet");
-    cluster
-        .apply("network: {name: no-such-network}")
-        .exits(4)
-        .complains("Docker has no network no-such-network");
+    nest(&["delete", &cluster.name]).exits(0);
     cluster.is_gone();
     story.tell("networks that are missing or without a range are refused");
 

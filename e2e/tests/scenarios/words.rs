@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use crate::harness::{Nest, nest::nest, pick, pick::Scratch};
+use crate::harness::{
+    Nest,
+    nest::nest,
+    pick,
+    pick::Scratch,
+    proxy::{Fate, Proxy},
+};
 
 /// Words and exit codes.
 pub fn words() {
@@ -32,5 +38,7 @@ fn docker_is_away(scratch: &Scratch) {
     let missing = get(&nowhere).exits(5).complains("is Docker running");
     assert!(missing.took < Duration::from_secs(5), "{missing}");
     get("tcp://127.0.0.1:1").exits(5).complains("nothing listens");
-    get("ssh://me@there").exits(5).complains("ssh -L");
+    let proxy = Proxy::with_rule(|_| Fate::Answer(503, "no Docker behind it".into()));
+    get(&proxy.url()).exits(5).complains("no Docker behind it");
+    get("ssh://me@there").exits(2).complains("ssh -L");
 }

@@ -75,6 +75,9 @@ impl<'a> Call<'a> {
             // Without a port it is the container's own address that another one has.
             return busy(format!("another container has its pinned address: {message}"));
         }
+        if says(&["only when connecting to networks with user configured subnets"]) {
+            return EngineError::NoPinning { what, message };
+        }
         if says(&["pool overlaps", "overlapping ip"]) {
             return EngineError::SubnetTaken { what, message };
         }
@@ -207,6 +210,15 @@ mod tests {
             let error = start(403, message);
             assert!(matches!(error, EngineError::Busy { .. }), "{error}");
             assert!(error.to_string().contains("pinned address"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_network_without_a_configured_subnet_is_known() {
+        // No list and no inspection tells such a network from one with a configured subnet.
+        let message = "user specified IP address is supported only when connecting to networks with user configured subnets";
+        for error in [start(400, message), create(400, &format!("invalid endpoint settings:\n{message}"))] {
+            assert!(matches!(error, EngineError::NoPinning { .. }), "{error}");
         }
     }
 

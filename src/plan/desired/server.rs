@@ -10,7 +10,7 @@ use crate::{
     api::{Blocked, EnvVar, NodeDefaults, NodeFile, Reason, Role, label},
     plan::{
         ContainerKind, ContainerWant, EngineInfo, FileWant, Images, Input, Member, Mount, MountSource,
-        Record, Sensitive, ServerConfig, VolumeWant, hash,
+        Observed, Record, Sensitive, ServerConfig, VolumeWant, hash,
     },
 };
 
@@ -104,14 +104,20 @@ impl Server<'_> {
         .collect()
     }
 
-    pub fn container(&self, images: &Images) -> Result<ContainerWant, Blocked> {
+    pub fn container(&self, images: &Images, observed: &Observed) -> Result<ContainerWant, Blocked> {
         let input = self.input;
         let image = input.node_image(&self.record.node_image);
-        let env = self.node.env.iter().map(|e| self.env(e)).collect::<Result<Vec<_>, _>>()?;
-        let files = self.node.files.iter().map(|f| self.file(f)).collect::<Result<Vec<_>, _>>()?;
+        let (env, files, hash) = if self.knows_its_values() {
+            let env = self.node.env.iter().map(|e| self.env(e)).collect::<Result<Vec<_>, _>>()?;
+            let files = self.node.files.iter().map(|f| self.file(f)).collect::<Result<Vec<_>, _>>()?;
+            let hash = self.hash(&image, &env, &files);
+            (env, files, hash)
+        } else {
+            (Vec::new(), Vec::new(), self.hash_it_has(observed)?)
+        };
         let mut labels = input.identity.labels(Role::Server);
         labels.extend(self.node_labels());
-        labels.insert(label::HASH.into(), self.hash(&image, &env, &files));
+        labels.insert(label::HASH.into(), hash);
 
         let own = self.own_mounts(images).into_iter().map(|(name, target)| Mount {
             source: MountSource::Volume(name),
@@ -151,6 +157,25 @@ impl Server<'_> {
                 taints: self.node.taints.clone(),
             })),
             image,
+        })
+    }
+
+    /// Whether every value that the node refers to was looked up. The CLI keeps no values of
+    /// Secrets, and still has to look at clusters that were made with some.
+    fn knows_its_values(&self) -> bool {
+        let env = self.node.env.iter().filter_map(|e| e.value_from.as_ref());
+        let files = self.node.files.iter().filter_map(|f| f.content_from.as_ref());
+        env.chain(files).all(|source| self.input.values.get(source).is_some())
+    }
+
+    /// What cannot be compared counts as it is; what is not there cannot be made.
+    fn hash_it_has(&self, observed: &Observed) -> Result<String, Blocked> {
+        let name = self.input.identity.object_name(&self.name());
+        observed.container(&name).map(|c| c.hash().to_owned()).ok_or_else(|| {
+            Blocked::new(
+                Reason::ReferenceMissing,
+                format!("container {name} is missing, and the Secrets it is made with are not known here; run k3nest apply with the file that holds them"),
+            )
         })
     }
 
