@@ -32,6 +32,8 @@ pub enum Reason {
     NodeCrashLooping,
     /// `spec.paused`.
     Paused,
+    /// `spec.paused` is not set.
+    NotPaused,
     /// Being deleted.
     Deleting,
     /// The specification cannot work; the message names the field.
@@ -77,6 +79,7 @@ impl Reason {
             Self::WaitingForNodes => "WaitingForNodes",
             Self::NodeCrashLooping => "NodeCrashLooping",
             Self::Paused => "Paused",
+            Self::NotPaused => "NotPaused",
             Self::Deleting => "Deleting",
             Self::InvalidSpec => "InvalidSpec",
             Self::ReferenceMissing => "ReferenceMissing",

@@ -106,10 +106,7 @@ async fn keep(
 async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
     let client = access.client(url).map_err(|e| e.to_string())?;
     let request = http::Request::get("/readyz").body(Vec::new()).map_err(|e| e.to_string())?;
-    client
-        .request_text(request)
-        .await
-        .map_err(|e| format!("the API at {url} is not ready: {}", why_not_ready(&e)))?;
+    client.request_text(request).await.map_err(|e| not_ready(url, &e))?;
     let nodes: Api<Node> = Api::all(client);
     let list = nodes
         .list(&ListParams::default())
@@ -118,9 +115,12 @@ async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
     Ok(list.items.into_iter().map(NodeFacts::from).collect())
 }
 
-/// What /readyz says, in a line: it lists every check, a line each, failed ones with `[-]`.
-fn why_not_ready(error: &kube::Error) -> String {
-    let kube::Error::Api(status) = error else { return root_cause(error) };
+/// What /readyz says, in a line: it lists every check, a line each, failed ones with `[-]`. No
+/// answer at all is what every cluster begins with, since its load balancer is there first.
+fn not_ready(url: &str, error: &kube::Error) -> String {
+    let kube::Error::Api(status) = error else {
+        return format!("the API at {url} does not answer yet: {}", root_cause(error));
+    };
     let failed: Vec<&str> = status
         .message
         .lines()
@@ -128,18 +128,42 @@ fn why_not_ready(error: &kube::Error) -> String {
         .filter_map(|check| check.split_whitespace().next())
         .map(|check| check.trim_start_matches("poststarthook/"))
         .collect();
-    match failed.as_slice() {
+    let why = match failed.as_slice() {
         [] => format!("HTTP {}", status.code),
         [one] => format!("waiting for {one}"),
         [one, rest @ ..] => format!("waiting for {one} and {} more", rest.len()),
-    }
+    };
+    format!("the API at {url} is not ready: {why}")
 }
 
-/// The innermost reason: the outer ones only say that a request failed.
+/// The innermost reason, without the system's number for it: the outer ones only say that a request
+/// failed.
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    innermost.to_string()
+    let text = innermost.to_string();
+    text.split(" (os error ").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_that_does_not_answer_is_told_from_one_that_is_not_ready() {
+        let refused = kube::Error::Service(std::io::Error::from_raw_os_error(111).into());
+        assert_eq!(
+            not_ready("https://a:1", &refused),
+            "the API at https://a:1 does not answer yet: Connection refused"
+        );
+        let text = "[+]ping ok\n[-]etcd failed: reason withheld\n[-]poststarthook/rbac failed: not finished";
+        let waiting =
+            kube::Error::Api(kube::core::Status::failure(text, "InternalError").with_code(500).boxed());
+        assert_eq!(
+            not_ready("https://a:1", &waiting),
+            "the API at https://a:1 is not ready: waiting for etcd and 1 more"
+        );
+    }
 }

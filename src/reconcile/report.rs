@@ -248,7 +248,7 @@ fn set_conditions(
     set(condition::READY, *ready, *reason, message.clone());
     set(condition::RECONCILING, Some(*ready != Some(true) && !stalled), *reason, message.clone());
     set(condition::STALLED, Some(stalled), *reason, message.clone());
-    set(condition::PAUSED, Some(false), Reason::Ready, "spec.paused is not set".into());
+    set(condition::PAUSED, Some(false), Reason::NotPaused, "spec.paused is not set".into());
     match &seen.nodes {
         Some(Ok(_)) => set(condition::AVAILABLE, Some(true), Reason::Ready, "the API answers".into()),
         Some(Err(why)) => set(condition::AVAILABLE, Some(false), Reason::WaitingForNodes, why.clone()),

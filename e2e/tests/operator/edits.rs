@@ -26,6 +26,7 @@ pub fn of_a_living_cluster() {
     let ports = a_port_more(&story, &tenant);
     labels_and_taints(&story, &tenant, &ports);
     paused(&story, &tenant, &ports);
+    what_is_published(&story, &tenant);
     the_server_is_removed(&story, &tenant);
     tenant.delete(&story);
 }
@@ -95,6 +96,27 @@ fn paused(story: &Story, tenant: &Tenant, ports: &str) {
     assert_eq!(tenant.ids("loadbalancer").len(), 1);
     tenant.kubectl().run(&["get", "configmap", "kept"]).ok();
     story.tell("paused: not healed; afterwards: healed");
+}
+
+/// What readers rely on is put right again when somebody spoils it.
+fn what_is_published(story: &Story, tenant: &Tenant) {
+    let (secret, service) = (format!("{}-kubeconfig", tenant.name), format!("{}-k3s-api", tenant.name));
+    let slice = tenant.get("endpointslice", &service)["endpoints"].clone();
+    for (kind, name, type_, patch) in [
+        ("secret", &secret, "json", r#"[{"op": "remove", "path": "/data/value"}]"#),
+        ("service", &service, "merge", r#"{"spec": {"ports": [{"name": "https", "port": 1}]}}"#),
+        ("endpointslice", &service, "merge", r#"{"endpoints": [{"addresses": ["192.0.2.1"]}]}"#),
+    ] {
+        tenant.run(&["patch", kind, name, "--type", type_, "-p", patch]).ok();
+    }
+    eventually("what is published to be put right", || {
+        let value = tenant.get("secret", &secret)["data"]["value"].is_string();
+        let port = tenant.get("service", &service)["spec"]["ports"][0]["port"].clone();
+        let endpoints = tenant.get("endpointslice", &service)["endpoints"].clone();
+        let right = value && port == 6443 && endpoints == slice;
+        if right { Ok(()) } else { Err(format!("value: {value}, port {port}, {endpoints}")) }
+    });
+    story.tell("Secret, Service and EndpointSlice are put right after others changed them");
 }
 
 /// Docker's events wake the operator, and the data is still there.

@@ -8,7 +8,7 @@ use crate::{
     echo,
     harness::{
         Story,
-        docker::{Foreign, TOOLS, inspected},
+        docker::{Foreign, TOOLS, docker, inspected},
         eventually,
         kubectl::Kubectl,
         pick,
@@ -22,16 +22,20 @@ use crate::{
 /// How long a cluster with nothing to do is watched.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// A file of the node whose content is in a ConfigMap.
+const NOTE: &str = "/etc/e2e-note";
+
 /// The story.
 pub fn from_apply_to_delete() {
     let story = Story::new("life");
     let space = Space::new("life");
     let tenant = Tenant::new("life", &space);
     let token = format!("{:032x}", rand::random::<u128>());
-    space.apply(&tenant_secret(&token));
+    space.apply(&inputs(&token));
     let (tcp, udp) = (pick::port(), pick::port());
     tenant.apply(&format!(
         "tokenSecretRef: {{name: seed, key: token}}
+servers: {{files: [{{path: {NOTE}, contentFrom: {{configMapKeyRef: {{name: settings, key: note}}}}}}]}}
 loadBalancer:
   ports:
   - {{name: tcp, hostPort: {tcp}, port: {}}}
@@ -43,6 +47,8 @@ loadBalancer:
     story.tell(&format!("Ready in {took:.1?}"));
 
     columns(&tenant);
+    let note = docker(&["cp", &format!("{}:{NOTE}", tenant.server()), "-"]).ok();
+    assert!(note.contains("from a ConfigMap"), "{NOTE} is not what the ConfigMap says");
     has_no_anonymous_volume(&tenant);
     let kubectl = tenant.kubectl();
     let nodes = kubectl.run(&["get", "nodes", "--no-headers"]).ok();
@@ -71,8 +77,20 @@ loadBalancer:
     });
 }
 
-fn tenant_secret(token: &str) -> String {
-    format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: seed}}\nstringData: {{token: {token}}}\n")
+/// What the spec refers to.
+fn inputs(token: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Secret
+metadata: {{name: seed}}
+stringData: {{token: {token}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: settings}}
+data: {{note: from a ConfigMap}}
+"
+    )
 }
 
 /// What `kubectl get` shows.
