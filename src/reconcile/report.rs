@@ -48,7 +48,14 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         // Docker was not asked or did not answer: what was known last still stands.
         keep_former(&mut status, &request.former);
     }
-    let verdict = judge(&status, &seen, &end);
+    let crashing = still_crashing(&request.former, request.generation, &seen);
+    if crashing.is_some() {
+        keep_last_words(&mut status, &request.former);
+    }
+    let verdict = match (&end, crashing) {
+        (Ok(()), Some(message)) => Verdict { ready: Some(false), reason: Reason::NodeCrashLooping, message },
+        _ => judge(&status, &seen, &end),
+    };
     let initialised = seen.record.as_ref().is_some_and(|r| r.initialised);
     status.phase = phase(&verdict, initialised);
     set_conditions(&mut status, request, &seen, &verdict, now);
@@ -67,6 +74,25 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         changes: seen.changes,
         recheck,
         status,
+    }
+}
+
+/// What was said of a node that crashes again and again: it runs between two crashes, too, so it
+/// counts as such until the API answers or the spec is another.
+fn still_crashing(former: &K3sClusterStatus, generation: Option<i64>, seen: &Seen) -> Option<String> {
+    let ready = former.conditions.iter().find(|c| c.type_ == condition::READY)?;
+    let same = generation.is_some() && ready.observed_generation == generation;
+    let crashed = same && ready.reason == Reason::NodeCrashLooping.as_str();
+    let silent = !matches!(seen.nodes, Some(Ok(_))) && seen.crashes.is_empty();
+    (crashed && silent).then(|| ready.message.clone())
+}
+
+/// The messages of nodes that are not ready, as they were.
+fn keep_last_words(status: &mut K3sClusterStatus, former: &K3sClusterStatus) {
+    for node in status.nodes.iter_mut().filter(|node| !node.ready) {
+        if let Some(known) = former.nodes.iter().find(|known| known.name == node.name) {
+            node.message.clone_from(&known.message);
+        }
     }
 }
 
@@ -260,5 +286,37 @@ fn set_conditions(
             set(condition::HOST_COMPATIBLE, Some(true), Reason::HostCompatible, text);
         }
         None => set(condition::HOST_COMPATIBLE, None, *reason, "Docker could not be asked".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crashed(generation: i64) -> K3sClusterStatus {
+        let mut status = K3sClusterStatus::default();
+        let (reason, now) = (Reason::NodeCrashLooping, Timestamp::UNIX_EPOCH);
+        set_condition(
+            &mut status.conditions,
+            condition::READY,
+            Some(false),
+            reason,
+            "last words",
+            Some(generation),
+            now,
+        );
+        status
+    }
+
+    #[test]
+    fn between_two_crashes_a_node_is_still_one_that_crashes() {
+        let silent = Seen { nodes: Some(Err("no answer".into())), ..Seen::default() };
+        assert_eq!(still_crashing(&crashed(1), Some(1), &silent).as_deref(), Some("last words"));
+        assert_eq!(still_crashing(&crashed(1), Some(2), &silent), None, "the spec is another");
+        let answers = Seen { nodes: Some(Ok(Vec::new())), ..Seen::default() };
+        assert_eq!(still_crashing(&crashed(1), Some(1), &answers), None);
+        let again = Seen { crashes: vec![("a".into(), "newer words".into())], ..Seen::default() };
+        assert_eq!(still_crashing(&crashed(1), Some(1), &again), None, "there are newer words");
+        assert_eq!(still_crashing(&K3sClusterStatus::default(), Some(1), &silent), None);
     }
 }

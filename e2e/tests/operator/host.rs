@@ -3,8 +3,8 @@
 use std::{
     path::PathBuf,
     process::Command,
-    sync::OnceLock,
-    time::{Duration, Instant},
+    sync::{Arc, RwLock},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -26,11 +26,12 @@ const AUDIT_LOG: &str = "/var/log/e2e-audit.log";
 /// How long making or removing everything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-static HOST: OnceLock<Host> = OnceLock::new();
+static HOST: RwLock<Option<Arc<Host>>> = RwLock::new(None);
 
 /// The host cluster; it is there before the first scenario begins.
-pub fn host() -> &'static Host {
-    HOST.get().expect("the guard makes it first")
+pub fn host() -> Arc<Host> {
+    let host = HOST.read().expect("no panic while it is held");
+    host.clone().expect("the guard makes it first")
 }
 
 /// The host cluster.
@@ -82,29 +83,28 @@ impl Guard {
         let story = Story::new("host");
         let cluster = Cluster::new("host");
         let file = cluster.write(&spec());
-        let up = k3nest(&["up", "--host-file", &file, "--only", "host,operator"]).exits(0);
+        let up = k3nest(&cluster, &["up", "--host-file", &file, "--only", "host,operator"]).exits(0);
         story.tell(&format!("host cluster {} and operator in {:.1?}", cluster.name, up.took));
         cluster.import(TOOLS);
         let kubectl = cluster.kubectl();
         let system = kubectl.get("namespace", "kube-system");
         let instance = system["metadata"]["uid"].as_str().expect("a uid").to_owned();
-        assert!(HOST.set(Host { cluster, file, kubectl, instance }).is_ok(), "there is one host cluster");
+        let host = Host { cluster, file, kubectl, instance };
+        *HOST.write().expect("no panic while it is held") = Some(Arc::new(host));
         Self(true)
     }
 
     /// Removes it; what went wrong.
     pub fn down(mut self) -> Vec<String> {
         self.0 = false;
-        let since = Instant::now();
-        let Finished { code, stderr, .. } = down();
-        if code != 0 {
-            return vec![format!("k3nest down ended with {code}: {stderr}")];
-        }
+        let down = down();
         let left = host().cluster.all_objects();
-        if !left.is_empty() {
-            return vec![format!("left of the host cluster: {left:?}")];
+        // Its kubeconfig and other files go with it.
+        HOST.write().expect("no panic while it is held").take();
+        if down.code != 0 || !left.is_empty() {
+            return vec![format!("the host cluster was not removed; left {left:?} after {down}")];
         }
-        Story::new("host").tell(&format!("gone in {:.1?}", since.elapsed()));
+        Story::new("host").tell(&format!("gone in {:.1?}", down.took));
         Vec::new()
     }
 }
@@ -118,7 +118,8 @@ impl Drop for Guard {
 }
 
 fn down() -> Finished {
-    k3nest(&["down", "--host-file", &host().file, "--yes"])
+    let host = host();
+    k3nest(&host.cluster, &["down", "--host-file", &host.file, "--yes"])
 }
 
 /// The host cluster's spec: the Docker socket for the operator, and an audit log of what the operator
@@ -145,12 +146,12 @@ servers:
 }
 
 /// Runs the static k3nest: `up` packs the very binary that runs it into the operator's image.
-fn k3nest(args: &[&str]) -> Finished {
+fn k3nest(cluster: &Cluster, args: &[&str]) -> Finished {
     let with_images = Nest::new().command(&[]);
     let mut command = Command::new(static_binary());
     command.envs(with_images.get_envs().filter_map(|(name, value)| Some((name, value?)))).args(args);
     // What up keeps for its user has no place in the user's cache here.
-    command.env("K3NEST_CACHE", std::env::temp_dir().join(format!("k3nest-e2e-{}", std::process::id())));
+    command.env("K3NEST_CACHE", cluster.scratch.path("cache"));
     Started::new(&mut command).wait(PATIENCE)
 }
 
