@@ -38,7 +38,6 @@ test: ## every test there is; sets up what it needs
 generate: ## the custom resource definitions, from the types
 	cargo run --quiet --locked -- crds >crds/.generated
 	mv crds/.generated crds/k3sclusters.yaml
-	cp crds/k3sclusters.yaml charts/k3nest/crds-files/k3sclusters.yaml
 
 fmt: ## format the Rust code
 	cargo fmt
