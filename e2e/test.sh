@@ -79,7 +79,11 @@ contract() {
 crds() {
   bin/k3nest crds | diff -u crds/k3sclusters.yaml - || { echo "not current: run make generate"; return 1; }
 }
-export -f contract crds
+
+fixtures() {
+  e2e/node-image/build.sh && e2e/nginx-image/build.sh && e2e/tools-image/build.sh
+}
+export -f contract crds fixtures
 
 mkdir -p "$LOGS"
 stage format 5 "" cargo fmt --check
@@ -87,17 +91,19 @@ stage format 5 "" cargo fmt --check
 stage clippy 30 "" cargo clippy --all-targets --test e2e --test e2e_operator --locked -- -D warnings
 stage build 60 "" make build
 stage setup 90 build bin/k3nest up --only docker,images
+# What the tests run on: offline images, also where a registry answers and `up` has pulled others.
+stage fixtures 90 setup bash -c fixtures
 stage generated 5 build bash -c crds
-stage cargo-test 60 setup cargo test --locked
-stage contract 30 setup bash -c contract
-stage e2e-cli 30 setup cargo test --locked --test e2e
-stage e2e-operator 30 setup cargo test --locked --test e2e_operator
+stage cargo-test 60 fixtures cargo test --locked
+stage contract 30 fixtures bash -c contract
+stage e2e-cli 30 fixtures cargo test --locked --test e2e
+stage e2e-operator 30 fixtures cargo test --locked --test e2e_operator
 for script in e2e/*.sh; do
   name=$(basename "$script" .sh)
   case $name in
     test) ;;
     chart) stage "$name" 30 "" "$script" ;;
-    *) stage "$name" 30 setup "$script" ;;
+    *) stage "$name" 30 fixtures "$script" ;;
   esac
 done
 
