@@ -30,8 +30,8 @@ outside() { # binary $1
   mkdir -p "$work"/{upper,work,root,debs}
   cp "$1" "$work/k3nest"
   docker save "$SMALL" >"$work/image.tar" || die "cannot save image $SMALL"
-  (cd "$work/debs" && apt-get -qq -o APT::Sandbox::User=root download "${PACKAGES[@]}") ||
-    die "cannot download ${PACKAGES[*]}: are the package lists fresh (apt-get update)?"
+  "$HERE/lib/download-packages" "$work/debs" "${PACKAGES[@]}" ||
+    die "cannot download ${PACKAGES[*]}: is this Debian, and is its package mirror reached?"
   unshare --net --mount --pid --fork --propagation private "$0" --inside "$work" "$node"
 }
 

@@ -33,8 +33,8 @@ image_label() {
 }
 
 download() { # into $1
-  (cd "$1" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download "${PACKAGES[@]}") ||
-    die "apt-get download failed: is this Debian, and are its package lists fresh (apt-get update)?"
+  "$HERE/../lib/download-packages" "$1" "${PACKAGES[@]}" ||
+    die "cannot download ${PACKAGES[*]}: is this Debian, and is its package mirror reached?"
 }
 
 # Keeps the shared objects that the programs load and drops the rest of their

@@ -26,8 +26,8 @@ make_rootfs() { # work directory $1
   local applet root=$1/image/rootfs
   mkdir -p "$1/debs" "$1/unpacked" "$root"/{bin,etc,tmp}
   (cd "$HERE" && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$root/bin/tools" .)
-  (cd "$1/debs" && apt-get -qq -o APT::Sandbox::User="$(id -un)" download busybox-static) ||
-    die "apt-get download failed: is this Debian, and are its package lists fresh (apt-get update)?"
+  "$HERE/../lib/download-packages" "$1/debs" busybox-static ||
+    die "cannot download busybox-static: is this Debian, and is its package mirror reached?"
   dpkg-deb -x "$1"/debs/busybox-static_*.deb "$1/unpacked"
   cp "$1/unpacked/bin/busybox" "$root/bin/busybox"
   for applet in $("$root/bin/busybox" --list); do
