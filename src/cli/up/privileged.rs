@@ -32,8 +32,7 @@ use super::{
     error::{Say, SetupError},
 };
 
-/// Name of our OCI runtime. An engine that lists it runs nodes with it.
-pub const RUNTIME: &str = "k3nest";
+use crate::plan::OCI_RUNTIME as RUNTIME;
 
 /// The wrapper's text.
 const WRAPPER: &str = include_str!("runc-wrapper.sh");
