@@ -23,16 +23,7 @@ const RESOLV_PATH: &str = "/etc/k3nest/resolv.conf";
 const NGINX_PATH: &str = "/etc/nginx/k3nest.conf";
 
 /// Runs in a node before k3s.
-///
-/// Volumes with mount propagation need a shared root. INVOCATION_ID would make k3s take the
-/// systemd cgroup driver (k3s issues 5462 and 5851). k3s ends up as process 1, where it reaps
-/// children and, on cgroup v2, leaves the root cgroup itself.
-const ENTRYPOINT: &str = "#!/bin/sh
-set -eu
-mount --make-rshared / || echo 'k3nest: the root mount cannot be shared; volumes with mount propagation will not work' >&2
-unset INVOCATION_ID
-exec /bin/k3s \"$@\"
-";
+const ENTRYPOINT: &str = include_str!("entrypoint.sh");
 
 /// What `want` runs.
 pub fn command(want: &ContainerWant) -> Command {
