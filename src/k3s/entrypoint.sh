@@ -44,7 +44,11 @@ limit_meminfo() {
       printf "%s%" (RLENGTH - 3) "s kB\n", substr($0, 1, RSTART - 1), value
       next
     }
-    /HugePages_/ { sub(/[0-9]+$/, "0") }
+    /HugePages_/ {
+      match($0, / *[0-9]+$/)
+      printf "%s%" RLENGTH "s\n", substr($0, 1, RSTART - 1), 0
+      next
+    }
     { print }'
 }
 
