@@ -49,11 +49,11 @@ func runCobra(name string, args []string) {
 	os.Exit(cli.Run(command))
 }
 
-// apiServerCommand is kube-apiserver with one more flag and one more handler:
+// apiServerCommand is kube-apiserver with two more flags and one more handler:
 // upstream's command keeps its server to itself, so its few steps are taken here.
 func apiServerCommand() *cobra.Command {
 	serverOptions := apiserveroptions.NewServerRunOptions()
-	var authorityFile string
+	var authorityFile, supervisorSocket string
 	command := &cobra.Command{
 		Use:          "kube-apiserver",
 		SilenceUsage: true,
@@ -71,7 +71,9 @@ func apiServerCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("read what /cacerts answers (--cacerts-file): %w", err)
 			}
-			return serveAPI(command.Context(), serverOptions, authority)
+			return serveAPI(command.Context(), serverOptions, func(kubernetes http.Handler) http.Handler {
+				return front.Handler(authority, supervisorSocket, kubernetes)
+			})
 		},
 	}
 	command.SetContext(genericapiserver.SetupSignalContext())
@@ -80,11 +82,12 @@ func apiServerCommand() *cobra.Command {
 		command.Flags().AddFlagSet(set)
 	}
 	command.Flags().StringVar(&authorityFile, "cacerts-file", "", "the PEM file that /cacerts answers")
+	command.Flags().StringVar(&supervisorSocket, "supervisor-socket", "", "where the requests of joining nodes go on to")
 	command.Flags().SetNormalizeFunc(cliflag.WordSepNormalizeFunc)
 	return command
 }
 
-func serveAPI(ctx context.Context, serverOptions *apiserveroptions.ServerRunOptions, authority []byte) error {
+func serveAPI(ctx context.Context, serverOptions *apiserveroptions.ServerRunOptions, wrap func(http.Handler) http.Handler) error {
 	completed, err := serverOptions.Complete(ctx)
 	if err != nil {
 		return err
@@ -106,7 +109,7 @@ func serveAPI(ctx context.Context, serverOptions *apiserveroptions.ServerRunOpti
 	}
 	handler := chain.GenericAPIServer.Handler
 	kubernetes := handler.FullHandlerChain
-	handler.FullHandlerChain = front.Handler(authority, http.HandlerFunc(kubernetes.ServeHTTP))
+	handler.FullHandlerChain = wrap(http.HandlerFunc(kubernetes.ServeHTTP))
 	prepared, err := chain.PrepareRun()
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"k3nest.dev/k3nest/e2e/node-image/internal/logging"
 	"k3nest.dev/k3nest/e2e/node-image/internal/options"
 	"k3nest.dev/k3nest/e2e/node-image/internal/server"
+	"k3nest.dev/k3nest/e2e/node-image/internal/worker"
 )
 
 // version is set by the linker: -X main.version=v1.36.1+k3s1.
@@ -107,7 +108,8 @@ func runAgent(name string, args []string) {
 	case o.Server == "":
 		logging.Fatalf("--server is required")
 	}
-	exitOn(server.ErrJoinNotBuilt)
+	logging.Infof("Starting k3nest's offline node image %s; this is not k3s", version)
+	exitOn(worker.Run(o))
 }
 
 // parse ends the process as k3s does when a flag is wrong.

@@ -10,8 +10,7 @@ import (
 	"os"
 	"strings"
 
-	"k8s.io/client-go/kubernetes"
-
+	"k3nest.dev/k3nest/e2e/node-image/internal/cluster"
 	"k3nest.dev/k3nest/e2e/node-image/internal/layout"
 	"k3nest.dev/k3nest/e2e/node-image/internal/options"
 	"k3nest.dev/k3nest/e2e/node-image/internal/pki"
@@ -67,18 +66,18 @@ func (a *Agent) settleNodePassword() error {
 }
 
 // RunNode starts the kubelet and kube-proxy, which need containerd and the API,
-// and gives the node its network as soon as the API has given it a range.
-func (a *Agent) RunNode(ctx context.Context, client kubernetes.Interface) error {
-	if err := a.startKubelet(); err != nil {
-		return err
-	}
-	if !a.Options.DisableKubeProxy {
-		if err := a.startKubeProxy(); err != nil {
+// and keeps the node's network in step with the Nodes for as long as running.
+func (a *Agent) RunNode(running context.Context, nodes *cluster.Nodes) error {
+	if a.Options.FlannelBackend != "none" { // docs.k3s.io/networking/basic-network-options: bring your own CNI
+		if err := a.keepNetwork(running, nodes); err != nil {
 			return err
 		}
 	}
-	if a.Options.FlannelBackend == "none" {
-		return nil // docs.k3s.io/networking/basic-network-options: bring your own CNI
+	if err := a.startKubelet(); err != nil {
+		return err
 	}
-	return a.configureNetwork(ctx, client)
+	if a.Options.DisableKubeProxy {
+		return nil
+	}
+	return a.startKubeProxy()
 }

@@ -55,14 +55,8 @@ func (a *Agent) startKubelet() error {
 		driver = "systemd"
 	}
 	o := a.Options
-	// An agent does not know the cluster's DNS address from its command line;
-	// joining will bring it along.
-	clusterDNS, domain := "10.43.0.10", "cluster.local"
-	if len(o.ClusterDNS) > 0 {
-		clusterDNS, domain = o.ClusterDNS[0], o.ClusterDomain
-	}
 	file := a.Dirs.Agent("etc", "kubelet.yaml")
-	content := fmt.Sprintf(kubeletConfig, a.Dirs.Agent("client-ca.crt"), driver, clusterDNS, domain,
+	content := fmt.Sprintf(kubeletConfig, a.Dirs.Agent("client-ca.crt"), driver, o.ClusterDNS[0], o.ClusterDomain,
 		layout.ContainerdSocket, o.ProtectKernelDefaults, "k3s://"+o.NodeName, resolvConf, staticPods,
 		a.Dirs.Agent("serving-kubelet.crt"), a.Dirs.Agent("serving-kubelet.key"))
 	if err := layout.Write(file, []byte(content), 0o600); err != nil {
@@ -104,9 +98,7 @@ func (a *Agent) startKubeProxy() error {
 		"--hostname-override=" + a.Options.NodeName,
 		"--kubeconfig=" + a.Dirs.Agent("kubeproxy.kubeconfig"),
 		"--proxy-mode=iptables",
-	}
-	if len(a.Options.ClusterCIDR) > 0 {
-		flags = append(flags, "--cluster-cidr="+strings.Join(a.Options.ClusterCIDR, ","))
+		"--cluster-cidr=" + strings.Join(a.Options.ClusterCIDR, ","),
 	}
 	args := arguments.Merge(flags, a.Options.KubeProxyArgs)
 	logging.Infof("Running kube-proxy %s", strings.Join(args, " "))

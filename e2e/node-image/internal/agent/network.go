@@ -2,16 +2,13 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
+	corev1 "k8s.io/api/core/v1"
 
+	"k3nest.dev/k3nest/e2e/node-image/internal/cluster"
 	"k3nest.dev/k3nest/e2e/node-image/internal/layout"
 	"k3nest.dev/k3nest/e2e/node-image/internal/logging"
 	"k3nest.dev/k3nest/e2e/node-image/internal/process"
@@ -20,7 +17,7 @@ import (
 // The Pods of a node hang on the CNI plugin `ptp`, each on its own pair of
 // interfaces, instead of on a bridge: everything between two Pods then passes
 // the node's routing and its Service rules, with or without br_netfilter on the
-// host. Nodes of one Docker network will reach each other by plain routes,
+// host. Nodes of one Docker network reach each other by plain routes (routes.go),
 // whichever --flannel-backend is asked for.
 const cniConfig = `{
   "cniVersion": "1.0.0",
@@ -40,18 +37,26 @@ const cniConfig = `{
 }
 `
 
-// configureNetwork waits for the range that the controller manager gives the
-// node and tells it to containerd, which makes the node Ready.
-func (a *Agent) configureNetwork(ctx context.Context, client kubernetes.Interface) error {
-	if len(a.Options.ClusterCIDR) > 0 {
-		if err := masquerade(a.Options.ClusterCIDR[0]); err != nil {
-			return err
-		}
-	}
-	podCIDR, err := a.waitForPodCIDR(ctx, client)
-	if err != nil {
+// keepNetwork gives the node its Pod network, which makes it Ready, as soon as the
+// controller manager has given it a range, and keeps the ways to other nodes.
+func (a *Agent) keepNetwork(ctx context.Context, nodes *cluster.Nodes) error {
+	if err := masquerade(a.Options.ClusterCIDR[0]); err != nil {
 		return err
 	}
+	go nodes.Follow(ctx, "keep the Pod network", func(all []*corev1.Node) error {
+		for _, node := range all {
+			if node.Name == a.Options.NodeName && node.Spec.PodCIDR != "" {
+				if err := a.writeNetworkConfig(node.Spec.PodCIDR); err != nil {
+					return fmt.Errorf("write the CNI configuration: %w", err)
+				}
+			}
+		}
+		return syncRoutes(wantedRoutes(all, a.Options.NodeName))
+	})
+	return nil
+}
+
+func (a *Agent) writeNetworkConfig(podCIDR string) error {
 	file := filepath.Join(a.Dirs.CNIConfig(), "10-k3nest.conflist")
 	content := fmt.Sprintf(cniConfig, podCIDR)
 	if present, err := os.ReadFile(file); err == nil && string(present) == content {
@@ -59,23 +64,6 @@ func (a *Agent) configureNetwork(ctx context.Context, client kubernetes.Interfac
 	}
 	logging.Infof("The Pods of this node have %s", podCIDR)
 	return layout.Write(file, []byte(content), 0o644)
-}
-
-func (a *Agent) waitForPodCIDR(ctx context.Context, client kubernetes.Interface) (string, error) {
-	for {
-		node, err := client.CoreV1().Nodes().Get(ctx, a.Options.NodeName, metav1.GetOptions{})
-		if err == nil && node.Spec.PodCIDR != "" {
-			return node.Spec.PodCIDR, nil
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			logging.Debugf("Read our Node: %v", err)
-		}
-		select {
-		case <-ctx.Done():
-			return "", errors.New("the node was stopped before it was given a Pod range")
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
 
 // masquerade hides Pod addresses from everything outside the cluster, and from

@@ -21,8 +21,21 @@ func Connect(kubeconfig string) (*kubernetes.Clientset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kubeconfig %s: %w", kubeconfig, err)
 	}
-	config.QPS, config.Burst = -1, -1
 	config.Timeout = 30 * time.Second
+	return clientOf(config)
+}
+
+// ConnectToWatch makes one whose requests may take for ever.
+func ConnectToWatch(kubeconfig string) (*kubernetes.Clientset, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read the kubeconfig %s: %w", kubeconfig, err)
+	}
+	return clientOf(config)
+}
+
+func clientOf(config *rest.Config) (*kubernetes.Clientset, error) {
+	config.QPS, config.Burst = -1, -1
 	config.WarningHandler = rest.NoWarnings{}
 	return kubernetes.NewForConfig(config)
 }

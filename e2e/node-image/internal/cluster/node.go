@@ -14,12 +14,21 @@ import (
 type NodeDescription struct {
 	Name, IP   string
 	ExternalIP []string
-	EtcdName   string
-	Args       []string // the command line after `k3s`
+	EtcdName   string   // of a server whose datastore is etcd
+	Args       []string // the command line after `k3s`, its command first
 }
 
-// Describe sets the role labels, which a kubelet may not set on itself, and
-// k3s's annotations.
+// What k3s calls the things by which etcd's members follow the Nodes.
+const (
+	EtcdNameAnnotation    = "etcd.k3s.cattle.io/node-name"
+	EtcdAddressAnnotation = "etcd.k3s.cattle.io/node-address"
+	EtcdRemoveAnnotation  = "etcd.k3s.cattle.io/remove"
+	EtcdRemovedAnnotation = "etcd.k3s.cattle.io/removed-node-name"
+	EtcdFinalizer         = "wrangler.cattle.io/managed-etcd-controller"
+)
+
+// Describe sets a server's role labels, which a kubelet may not set on itself,
+// and k3s's annotations.
 func (d NodeDescription) Describe(ctx context.Context, client kubernetes.Interface) error {
 	args, err := json.Marshal(hideSecrets(d.Args))
 	if err != nil {
@@ -33,15 +42,19 @@ func (d NodeDescription) Describe(ctx context.Context, client kubernetes.Interfa
 	if len(d.ExternalIP) > 0 {
 		annotations["k3s.io/external-ip"] = strings.Join(d.ExternalIP, ",")
 	}
-	labels := map[string]string{"node-role.kubernetes.io/control-plane": "true"}
-	if d.EtcdName != "" {
-		labels["node-role.kubernetes.io/etcd"] = "true"
-		annotations["etcd.k3s.cattle.io/node-address"] = d.IP
-		annotations["etcd.k3s.cattle.io/node-name"] = d.EtcdName
+	metadata := map[string]any{"annotations": annotations}
+	if d.Args[0] == "server" {
+		labels := map[string]string{"node-role.kubernetes.io/control-plane": "true"}
+		if d.EtcdName != "" {
+			labels["node-role.kubernetes.io/etcd"] = "true"
+			annotations[EtcdAddressAnnotation] = d.IP
+			annotations[EtcdNameAnnotation] = d.EtcdName
+			// The Node waits for its member to leave when it is deleted.
+			metadata["finalizers"] = []string{EtcdFinalizer}
+		}
+		metadata["labels"] = labels
 	}
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"labels": labels, "annotations": annotations},
-	})
+	patch, err := json.Marshal(map[string]any{"metadata": metadata})
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,27 @@ func (p NodePassword) Keep(ctx context.Context, client kubernetes.Interface, aft
 	}
 }
 
+// Admit is the rule for a node that joins: the first to have the name keeps it.
+func (p NodePassword) Admit(ctx context.Context, client kubernetes.Interface) error {
+	if p.Password == "" {
+		return fmt.Errorf("the node %s has no password: %w", p.Node, pki.ErrOtherPassword)
+	}
+	err := p.ensure(ctx, client)
+	if apierrors.IsAlreadyExists(err) { // another server was asked at the same time
+		return p.ensure(ctx, client)
+	}
+	return err
+}
+
+// BindSoon binds the Secret of a node that was let in to the Node that it is
+// about to make.
+func (p NodePassword) BindSoon(ctx context.Context, client kubernetes.Interface) {
+	const soon = 5 * time.Minute
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	Retry(ctx, "bind the password of the node "+p.Node, func() error { return p.bind(ctx, client) })
+}
+
 func (p NodePassword) secretName() string { return strings.ToLower(p.Node + ".node-password.k3s") }
 
 // ensure makes the Secret, or compares the password with the one that is there.

@@ -23,6 +23,8 @@ const (
 	ContainerdSocket = ContainerdState + "/containerd.sock"
 
 	// What follows is this image's own, not k3s's.
+	SupervisorSocket = "/run/k3s/supervisor.sock"
+
 	LogDir         = "/var/log/k3nest-node"
 	PackagedImages = "/usr/share/k3nest-node/images"
 	NarrowedRunc   = "/usr/libexec/k3nest-node/runc-narrowed"
@@ -50,6 +52,8 @@ func (d Dirs) AgentToken() string            { return d.Server("agent-token") }
 func (d Dirs) Manifests() string             { return d.Server("manifests") }
 func (d Dirs) EtcdData() string              { return d.Server("db", "etcd") }
 func (d Dirs) EtcdName() string              { return d.Server("db", "etcd", "name") }
+func (d Dirs) EtcdMember() string            { return d.Server("db", "etcd", "member") }
+func (d Dirs) EtcdLog() string               { return d.Server("db", "etcd", "member", "wal") }
 func (d Dirs) Snapshots() string             { return d.Server("db", "snapshots") }
 func (d Dirs) ResetFlag() string             { return d.Server("db", "reset-flag") }
 
@@ -60,6 +64,7 @@ func (d Dirs) ContainerdConfig() string { return d.Agent("etc", "containerd", "c
 func (d Dirs) ContainerdLog() string    { return d.Agent("containerd", "containerd.log") }
 func (d Dirs) RegistryHosts() string    { return d.Agent("etc", "containerd", "certs.d") }
 func (d Dirs) CrictlConfig() string     { return d.Agent("etc", "crictl.yaml") }
+func (d Dirs) KnownServers() string     { return d.Agent("etc", "k3s-agent-load-balancer.json") }
 func (d Dirs) CNIConfig() string        { return d.Agent("etc", "cni", "net.d") }
 
 // Write puts content at path in one step: a reader, or the next start after a

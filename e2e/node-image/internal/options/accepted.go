@@ -13,7 +13,7 @@ var acceptedTexts = []string{
 	"airgap-extra-registry", "default-runtime", "egress-selector-mode",
 	"etcd-s3-config-secret", "etcd-s3-timeout", "flannel-cni-conf", "flannel-conf",
 	"flannel-iface", "helm-job-image", "kube-cloud-controller-manager-arg", "log,l",
-	"lb-server-port", "node-external-dns", "node-internal-dns",
+	"node-external-dns", "node-internal-dns",
 	"secrets-encryption-provider", "servicelb-namespace", "system-default-registry",
 	"vmodule",
 }

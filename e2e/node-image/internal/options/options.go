@@ -75,6 +75,7 @@ type Options struct {
 	Snapshotter                    string
 	PauseImage                     string
 	PrivateRegistry                string
+	LBServerPort                   int
 	DisableDefaultRegistryEndpoint bool
 	ProtectKernelDefaults          bool
 }
@@ -113,6 +114,7 @@ func (o *Options) bind(f *flags) {
 	f.text(&o.Snapshotter, "snapshotter", "", "overlayfs")
 	f.text(&o.PauseImage, "pause-image", "", layout.PauseImage)
 	f.text(&o.PrivateRegistry, "private-registry", "", layout.RegistriesFile)
+	f.number(&o.LBServerPort, "lb-server-port", 6444)
 	f.boolean(&o.DisableDefaultRegistryEndpoint, "disable-default-registry-endpoint", "", false)
 	f.boolean(&o.ProtectKernelDefaults, "protect-kernel-defaults", "", false)
 	f.list(&o.KubeletArgs, "kubelet-arg", whole)

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -50,7 +51,13 @@ func (a *Authority) Ensure(base string, leaf Leaf, now time.Time) error {
 		return nil
 	}
 	logging.Debugf("Certificate %s.crt is made anew: %s", base, reason)
-	if err := a.issue(base, leaf, now); err != nil {
+	pair, err := a.Issue(leaf, now)
+	if err == nil {
+		err = errors.Join(
+			layout.Write(base+".key", pair.Key, 0o600),
+			layout.Write(base+".crt", pair.Chain, 0o644))
+	}
+	if err != nil {
 		return fmt.Errorf("make the certificate %s.crt: %w", base, err)
 	}
 	return nil
@@ -76,14 +83,18 @@ func (a *Authority) whyRenew(base string, leaf Leaf, now time.Time) string {
 	return ""
 }
 
-func (a *Authority) issue(base string, leaf Leaf, now time.Time) error {
+// Pair is a certificate, with its authority's after it, and its key.
+type Pair struct{ Chain, Key []byte }
+
+// Issue makes a certificate without writing it anywhere.
+func (a *Authority) Issue(leaf Leaf, now time.Time) (pair Pair, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return err
+		return pair, err
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
-		return err
+		return pair, err
 	}
 	names, addresses := split(leaf.Names)
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
@@ -97,23 +108,29 @@ func (a *Authority) issue(base string, leaf Leaf, now time.Time) error {
 		IPAddresses:  addresses,
 	}, a.Certificate, key.Public(), a.Key)
 	if err != nil {
-		return err
+		return pair, err
 	}
 	// The authority's certificate follows the leaf, as in k3s's files.
-	chain := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), a.PEM...)
-	if err := WriteKey(base+".key", key); err != nil {
-		return err
+	pair.Chain = append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), a.PEM...)
+	pair.Key, err = encodeKey(key)
+	return pair, err
+}
+
+func encodeKey(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return nil, err
 	}
-	return layout.Write(base+".crt", chain, 0o644)
+	return pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
 // WriteKey writes an EC private key that only root reads.
 func WriteKey(path string, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalECPrivateKey(key)
+	content, err := encodeKey(key)
 	if err != nil {
 		return err
 	}
-	return layout.Write(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
+	return layout.Write(path, content, 0o600)
 }
 
 // split sorts, too: the order in which names were asked for is no reason to

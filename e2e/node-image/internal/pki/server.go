@@ -15,8 +15,9 @@ import (
 
 // Cluster is all the authorities of one cluster.
 type Cluster struct {
-	Dirs     layout.Dirs
-	Password string
+	Dirs          layout.Dirs
+	Password      string
+	AgentPassword string // lets agents join and nobody else; empty without --agent-token
 
 	Server, Client, RequestHeader *Authority
 	EtcdServer, EtcdPeer          *Authority
@@ -109,6 +110,7 @@ func (c *Cluster) WriteAgentToken(token string) error {
 	if err != nil {
 		return fmt.Errorf("--agent-token: %w", err)
 	}
+	c.AgentPassword = password
 	if password == "" {
 		return layout.Link(c.Dirs.Token(), c.Dirs.AgentToken())
 	}
@@ -161,21 +163,53 @@ func (c *Cluster) writeServiceKey() error {
 	return layout.Write(c.Dirs.TLS("service.pub"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o644)
 }
 
-// IssueAgent makes what the kubelet and kube-proxy of this node need.
+// agentLeaves are the certificates of the kubelet and kube-proxy of a node, by
+// their file below the agent's directory.
+func (c *Cluster) agentLeaves(nodeName, nodeIP string) []agentLeaf {
+	names := []string{nodeName, nodeIP, "localhost", "127.0.0.1"}
+	return []agentLeaf{
+		{"client-kubelet", c.Client, Leaf{"system:node:" + nodeName, []string{"system:nodes"}, nil, clientUse}},
+		{"serving-kubelet", c.Server, Leaf{nodeName, nil, names, serverUse}},
+		{"client-kube-proxy", c.Client, Leaf{"system:kube-proxy", nil, nil, clientUse}},
+	}
+}
+
+type agentLeaf struct {
+	file string
+	by   *Authority
+	leaf Leaf
+}
+
+// IssueAgent makes what the kubelet and kube-proxy of this server's node need.
 func (c *Cluster) IssueAgent(nodeName, nodeIP string, now time.Time) error {
-	d := c.Dirs
-	for file, content := range map[string][]byte{"server-ca.crt": c.Server.PEM, "client-ca.crt": c.Client.PEM} {
-		if err := layout.Write(d.Agent(file), content, 0o644); err != nil {
+	for file, content := range c.agentAuthorities() {
+		if err := layout.Write(c.Dirs.Agent(file), content, 0o644); err != nil {
 			return err
 		}
 	}
-	kubelet := Leaf{"system:node:" + nodeName, []string{"system:nodes"}, nil, clientUse}
-	serving := Leaf{nodeName, nil, []string{nodeName, nodeIP, "localhost", "127.0.0.1"}, serverUse}
-	return errors.Join(
-		c.Client.Ensure(d.Agent("client-kubelet"), kubelet, now),
-		c.Server.Ensure(d.Agent("serving-kubelet"), serving, now),
-		c.Client.Ensure(d.Agent("client-kube-proxy"), Leaf{"system:kube-proxy", nil, nil, clientUse}, now),
-	)
+	for _, one := range c.agentLeaves(nodeName, nodeIP) {
+		if err := one.by.Ensure(c.Dirs.Agent(one.file), one.leaf, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AgentFiles is the same for a node that joins: the content of each file.
+func (c *Cluster) AgentFiles(nodeName, nodeIP string, now time.Time) (map[string][]byte, error) {
+	files := c.agentAuthorities()
+	for _, one := range c.agentLeaves(nodeName, nodeIP) {
+		pair, err := one.by.Issue(one.leaf, now)
+		if err != nil {
+			return nil, fmt.Errorf("make the certificate %s of the node %s: %w", one.file, nodeName, err)
+		}
+		files[one.file+".crt"], files[one.file+".key"] = pair.Chain, pair.Key
+	}
+	return files, nil
+}
+
+func (c *Cluster) agentAuthorities() map[string][]byte {
+	return map[string][]byte{"server-ca.crt": c.Server.PEM, "client-ca.crt": c.Client.PEM}
 }
 
 // WriteKubeconfigs writes those of the components, on this node's own API.

@@ -31,6 +31,15 @@ func ParsePassword(token string) (string, error) {
 	return credentials, nil
 }
 
+// TokenHash is the hash of the CA in a full token; a short one has none.
+func TokenHash(token string) string {
+	hash, _, found := strings.Cut(strings.TrimPrefix(strings.TrimSpace(token), "K10"), "::")
+	if !found || !strings.HasPrefix(strings.TrimSpace(token), "K10") {
+		return ""
+	}
+	return hash
+}
+
 // NewPassword is what k3s makes when it is given no token.
 func NewPassword() (string, error) {
 	bytes := make([]byte, 16)

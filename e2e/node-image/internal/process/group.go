@@ -33,23 +33,50 @@ type Group struct {
 	mu       sync.Mutex
 	stopping bool
 	stages   [stages][]*Process
+	trials   map[*Process]bool
 }
 
 func NewGroup(logDir string) *Group {
-	return &Group{logDir: logDir, died: make(chan error, 1)}
+	return &Group{logDir: logDir, died: make(chan error, 1), trials: map[*Process]bool{}}
 }
 
-// Component starts a component of the node: `k3s NAME ARGS`, or another program
-// when argv names one.
-func (g *Group) Component(stage Stage, name string, args []string, environment ...string) (*Process, error) {
+// Component starts a component of the node: `k3s NAME ARGS`.
+func (g *Group) Component(stage Stage, name string, args []string) (*Process, error) {
+	return g.component(stage, name, args, false)
+}
+
+func (g *Group) component(stage Stage, name string, args []string, trial bool) (*Process, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find our own program to run %s: %w", name, err)
 	}
-	return g.Program(stage, name, append([]string{self, name}, args...), environment...)
+	return g.run(stage, name, append([]string{self, name}, args...), trial)
 }
 
-func (g *Group) Program(stage Stage, name string, argv []string, environment ...string) (*Process, error) {
+// Trial starts a component whose death is no failure yet: the caller looks at
+// Done, and ends the trial by Settle.
+func (g *Group) Trial(stage Stage, name string, args []string) (*Process, error) {
+	return g.component(stage, name, args, true)
+}
+
+// Settle makes the death of a component that was on trial what every other's is.
+func (g *Group) Settle(p *Process) {
+	g.mu.Lock()
+	delete(g.trials, p)
+	g.mu.Unlock()
+	select {
+	case <-p.Done():
+		g.Fail(fmt.Errorf("%s exited: %s", p.Name, p.Exit()))
+	default:
+	}
+}
+
+// Program starts another program than our own.
+func (g *Group) Program(stage Stage, name string, argv []string) (*Process, error) {
+	return g.run(stage, name, argv, false)
+}
+
+func (g *Group) run(stage Stage, name string, argv []string, trial bool) (*Process, error) {
 	log, err := openLog(g.logDir, name)
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", name, err)
@@ -59,11 +86,14 @@ func (g *Group) Program(stage Stage, name string, argv []string, environment ...
 	if g.stopping {
 		return nil, fmt.Errorf("%s is not started: the node is stopping", name)
 	}
-	p, err := Start(name, argv, append(os.Environ(), environment...), nil, log)
+	p, err := Start(name, argv, os.Environ(), nil, log)
 	if err != nil {
 		return nil, err
 	}
 	g.stages[stage] = append(g.stages[stage], p)
+	if trial {
+		g.trials[p] = true
+	}
 	go g.watch(p, log)
 	return p, nil
 }
@@ -71,9 +101,9 @@ func (g *Group) Program(stage Stage, name string, argv []string, environment ...
 func (g *Group) watch(p *Process, log *logFile) {
 	<-p.Done()
 	g.mu.Lock()
-	stopping := g.stopping
+	quiet := g.stopping || g.trials[p]
 	g.mu.Unlock()
-	if stopping {
+	if quiet {
 		return
 	}
 	p.drain()

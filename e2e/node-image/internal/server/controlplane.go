@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/arguments"
+	"k3nest.dev/k3nest/e2e/node-image/internal/etcd"
+	"k3nest.dev/k3nest/e2e/node-image/internal/layout"
 	"k3nest.dev/k3nest/e2e/node-image/internal/options"
 )
 
@@ -21,7 +23,7 @@ func apiServerArgs(o *options.Options, advertise string) []string {
 		"--api-audiences=" + issuer + ",k3s",
 		"--authorization-mode=Node,RBAC",
 		"--bind-address=" + o.BindAddress,
-		"--cacerts-file=" + tls("server-ca.crt"), // ours: see internal/front
+		"--cacerts-file=" + tls("server-ca.crt"), // ours, as --supervisor-socket: see internal/front
 		"--client-ca-file=" + tls("client-ca.crt"),
 		"--enable-admission-plugins=NodeRestriction",
 		"--enable-aggregator-routing=true",
@@ -29,7 +31,7 @@ func apiServerArgs(o *options.Options, advertise string) []string {
 		"--etcd-cafile=" + tls("etcd/server-ca.crt"),
 		"--etcd-certfile=" + tls("etcd/client.crt"),
 		"--etcd-keyfile=" + tls("etcd/client.key"),
-		"--etcd-servers=https://127.0.0.1:2379",
+		"--etcd-servers=" + etcd.Local,
 		"--kubelet-certificate-authority=" + tls("server-ca.crt"),
 		"--kubelet-client-certificate=" + tls("client-kube-apiserver.crt"),
 		"--kubelet-client-key=" + tls("client-kube-apiserver.key"),
@@ -49,6 +51,7 @@ func apiServerArgs(o *options.Options, advertise string) []string {
 		"--service-cluster-ip-range=" + strings.Join(o.ServiceCIDR, ","),
 		"--service-node-port-range=" + o.ServiceNodePortRange,
 		"--shutdown-delay-duration=0s",
+		"--supervisor-socket=" + layout.SupervisorSocket,
 		"--tls-cert-file=" + tls("serving-kube-apiserver.crt"),
 		"--tls-private-key-file=" + tls("serving-kube-apiserver.key"),
 	}

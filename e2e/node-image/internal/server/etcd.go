@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/arguments"
 	"k3nest.dev/k3nest/e2e/node-image/internal/etcd"
@@ -25,6 +26,8 @@ type etcdMember struct {
 	NodeIP  string
 	Dirs    layout.Dirs
 	Options *options.Options
+
+	cluster []string // what a joining member is to find, as NAME=PEER
 }
 
 func (e etcdMember) peerURL() string { return "https://" + e.NodeIP + ":2380" }
@@ -53,11 +56,11 @@ func newEtcdMember(o *options.Options, nodeIP string) (etcdMember, error) {
 }
 
 // settleManaged tells whether the etcd here is one that k3s would have: it has
-// it from the first --cluster-init on, and sqlite before. Here there is always
+// it from the first --cluster-init or --server on, and sqlite before. Here there is always
 // etcd underneath, and only what is seen of it depends on that.
 func settleManaged(o *options.Options) (bool, error) {
 	mark := o.Dirs().ClusterMark()
-	if o.ClusterInit {
+	if o.ClusterInit || o.Server != "" {
 		return true, layout.Write(mark, nil, 0o600)
 	}
 	_, err := os.Stat(mark)
@@ -67,9 +70,13 @@ func settleManaged(o *options.Options) (bool, error) {
 	return err == nil, nil
 }
 
-// args are those of a first member; a joining one will bring other
-// --initial-cluster values, which etcd ignores once it has data.
+// args are those of a first member, unless it joins others; once etcd has data it
+// does not look at the cluster that it is given.
 func (e etcdMember) args() []string {
+	members, state := []string{e.Name + "=" + e.peerURL()}, "new"
+	if len(e.cluster) > 0 {
+		members, state = e.cluster, "existing"
+	}
 	tls := e.Dirs.TLS
 	metrics := "http://127.0.0.1:2381"
 	if e.Options.EtcdExposeMetrics {
@@ -82,8 +89,10 @@ func (e etcdMember) args() []string {
 		"--advertise-client-urls=https://" + e.NodeIP + ":2379",
 		"--listen-peer-urls=https://127.0.0.1:2380," + e.peerURL(),
 		"--initial-advertise-peer-urls=" + e.peerURL(),
-		"--initial-cluster=" + e.Name + "=" + e.peerURL(),
-		"--initial-cluster-state=new",
+		"--initial-cluster=" + strings.Join(members, ","),
+		"--initial-cluster-state=" + state,
+		// Servers that are started together join together: see join.go.
+		"--max-learners=8",
 		"--listen-metrics-urls=" + metrics,
 		"--cert-file=" + tls("etcd/server-client.crt"),
 		"--key-file=" + tls("etcd/server-client.key"),
@@ -123,25 +132,37 @@ func (e etcdMember) waitForMember(ctx context.Context) error {
 
 // members waits until etcd answers who its members are.
 func (e etcdMember) members(ctx context.Context) ([]*etcdserverpb.Member, error) {
+	var members []*etcdserverpb.Member
+	return members, e.untilAnswered(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		answer, err := client.MemberList(ctx)
+		if err == nil {
+			members = answer.Members
+		}
+		return err
+	})
+}
+
+// untilAnswered asks this node's own etcd until it answers.
+func (e etcdMember) untilAnswered(ctx context.Context, ask func(context.Context, *clientv3.Client) error) error {
 	// gRPC would complain loudly, and then wait a second, if it came too early.
 	if err := waitForPort(ctx, "127.0.0.1:2379"); err != nil {
-		return nil, fmt.Errorf("etcd did not start: %w; read %s/etcd.log", err, layout.LogDir)
+		return fmt.Errorf("etcd did not start: %w; read %s/etcd.log", err, layout.LogDir)
 	}
 	client, err := etcd.Client(e.Dirs)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer client.Close()
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		answer, err := client.MemberList(attempt)
+		err := ask(attempt, client)
 		cancel()
 		if err == nil {
-			return answer.Members, nil
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("etcd did not answer: %w; read %s/etcd.log", err, layout.LogDir)
+			return fmt.Errorf("etcd did not answer: %w; read %s/etcd.log", err, layout.LogDir)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -17,9 +18,11 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/agent"
 	"k3nest.dev/k3nest/e2e/node-image/internal/cluster"
+	"k3nest.dev/k3nest/e2e/node-image/internal/join"
 	"k3nest.dev/k3nest/e2e/node-image/internal/layout"
 	"k3nest.dev/k3nest/e2e/node-image/internal/logging"
 	"k3nest.dev/k3nest/e2e/node-image/internal/manifests"
@@ -27,10 +30,6 @@ import (
 	"k3nest.dev/k3nest/e2e/node-image/internal/pki"
 	"k3nest.dev/k3nest/e2e/node-image/internal/process"
 )
-
-// ErrJoinNotBuilt is the honest answer to `agent` and to `server --server`.
-var ErrJoinNotBuilt = errors.New("joining a cluster (k3s agent, or --server) is not built yet in k3nest's offline node image: " +
-	"run one server, or use rancher/k3s where its registry is reachable")
 
 // startLimit bounds how long a start may take before it counts as failed, on a
 // host that is doing ten other things.
@@ -47,15 +46,19 @@ type node struct {
 	managed bool // the datastore is etcd for k3s too
 	reset   bool // the run before was a reset
 	client  *kubernetes.Clientset
+	nodes   *cluster.Nodes // from when the API answers
+
+	authorities *pki.Cluster
 }
 
 // Run returns nil after a signal, and an error when a component died.
 func Run(o *options.Options) error {
-	if o.Server != "" {
-		return ErrJoinNotBuilt
-	}
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
+
+	// What client-go has to say of a watch that broke is no line of k3s's log.
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 
 	n := &node{options: o, dirs: o.Dirs(), group: process.NewGroup(layout.LogDir)}
 	if err := n.prepare(); err != nil {
@@ -92,13 +95,16 @@ func Run(o *options.Options) error {
 // prepare writes every file that the components read.
 func (n *node) prepare() (err error) {
 	o := n.options
-	if n.ip, err = nodeIP(o.NodeIP); err != nil {
+	if n.ip, err = agent.NodeIP(o.NodeIP); err != nil {
 		return err
 	}
-	authorities, err := pki.OpenCluster(n.dirs, o.Token)
-	if err != nil {
+	if o.Server != "" && o.Token == "" {
+		return errors.New("--token is required")
+	}
+	if n.authorities, err = pki.OpenCluster(n.dirs, o.Token); err != nil {
 		return err
 	}
+	authorities := n.authorities
 	if err := authorities.WriteAgentToken(o.AgentToken); err != nil {
 		return fmt.Errorf("write the agent token: %w", err)
 	}
@@ -165,26 +171,42 @@ func (n *node) start(starting, running context.Context) error {
 		}
 		runtime <- n.agent.StartContainerd(starting)
 	}()
+	if err := n.desk().Serve(running, layout.SupervisorSocket); err != nil {
+		return err
+	}
+	if err := n.startStore(starting); err != nil {
+		return err
+	}
 	if err := n.startAPI(starting); err != nil {
 		return err
 	}
 	if err := n.startControllers(); err != nil {
 		return err
 	}
+	watching, err := cluster.ConnectToWatch(n.dirs.Credential("supervisor"))
+	if err != nil {
+		return err
+	}
+	n.nodes = cluster.WatchNodes(running, watching)
 	n.follow(running)
 	if err := <-runtime; err != nil || n.agent == nil {
 		return err
 	}
-	return n.agent.RunNode(starting, n.client)
+	return n.agent.RunNode(running, n.nodes)
+}
+
+// desk is where others join the cluster of this server.
+func (n *node) desk() *join.Desk {
+	return &join.Desk{
+		Authorities: n.authorities,
+		Settings:    join.SettingsOf(n.options),
+		Managed:     n.managed,
+		Client:      n.client,
+		Members:     n.etcd.clientURLs,
+	}
 }
 
 func (n *node) startAPI(ctx context.Context) error {
-	if _, err := n.group.Component(process.Store, "etcd", n.etcd.args()); err != nil {
-		return err
-	}
-	if err := n.etcd.waitForMember(ctx); err != nil {
-		return err
-	}
 	advertise := n.options.AdvertiseAddress
 	if advertise == "" {
 		advertise = n.ip
@@ -236,10 +258,11 @@ func (n *node) follow(ctx context.Context) {
 		}
 	}()
 	if !n.options.Disabled("coredns") {
-		go cluster.KeepNodeHosts(ctx, n.client)
+		go cluster.KeepNodeHosts(ctx, n.client, n.nodes)
 	}
 	if n.managed {
 		go n.scheduleSnapshots(ctx)
+		go n.followMembers(ctx)
 	}
 	if n.agent == nil {
 		return
@@ -267,7 +290,9 @@ func (n *node) packagedComponents(ctx context.Context) error {
 		}
 		return nil
 	}
-	hosts := cluster.MergeNodeHosts(cluster.NodeHosts(ctx, n.client), map[string]string{n.options.NodeName: n.ip}, nil)
+	nodes := cluster.AddressesByName(n.nodes.All())
+	nodes[n.options.NodeName] = n.ip
+	hosts := cluster.MergeNodeHosts(cluster.NodeHosts(ctx, n.client), nodes, nil)
 	return manifests.CoreDNS{
 		ClusterDomain: n.options.ClusterDomain,
 		ClusterDNS:    n.options.ClusterDNS[0],

@@ -1,17 +1,13 @@
-package server
+package agent
 
 import (
-	"context"
 	"fmt"
 	"net"
-	"os"
-	"strconv"
-	"time"
 )
 
-// nodeIP is the first --node-ip, or the address by which this node speaks to
+// NodeIP is the first --node-ip, or the address by which this node speaks to
 // the outside. Nothing is sent: connecting a UDP socket only asks the routes.
-func nodeIP(given []string) (string, error) {
+func NodeIP(given []string) (string, error) {
 	if len(given) > 0 {
 		if net.ParseIP(given[0]) == nil {
 			return "", fmt.Errorf("--node-ip %q is not an address", given[0])
@@ -33,27 +29,4 @@ func nodeIP(given []string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("this node has no IPv4 address but loopback: attach it to a network, or give --node-ip")
-}
-
-func fileMode(text string) (os.FileMode, error) {
-	mode, err := strconv.ParseUint(text, 8, 32)
-	if err != nil {
-		return 0, fmt.Errorf("--write-kubeconfig-mode %q is not a file mode such as 0644", text)
-	}
-	return os.FileMode(mode), nil
-}
-
-// waitForPort returns when somebody listens.
-func waitForPort(ctx context.Context, address string) error {
-	for {
-		connection, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			return connection.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
