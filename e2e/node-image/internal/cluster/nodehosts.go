@@ -78,7 +78,7 @@ func updateNodeHosts(ctx context.Context, client kubernetes.Interface, nodes, go
 	configMaps := client.CoreV1().ConfigMaps("kube-system")
 	found, err := configMaps.Get(ctx, "coredns", metav1.GetOptions{})
 	if err != nil {
-		return err
+		return err // at the start of a cluster it is not there yet
 	}
 	present := lines(found.Data["NodeHosts"])
 	merged := MergeNodeHosts(present, nodes, gone)

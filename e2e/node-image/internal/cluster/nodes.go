@@ -77,7 +77,7 @@ func (n *Nodes) Follow(ctx context.Context, what string, act func([]*corev1.Node
 	for failures := 0; ctx.Err() == nil; {
 		next := lookAgain
 		if err := act(n.All()); err != nil {
-			if failures++; failures%20 == 5 && ctx.Err() == nil {
+			if failures++; failures%60 == 30 && ctx.Err() == nil {
 				logging.Warnf("%s: still failing: %v", what, err)
 			}
 			next = retryNow

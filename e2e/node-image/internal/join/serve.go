@@ -29,6 +29,7 @@ type Desk struct {
 	Settings    Settings
 	Managed     bool
 	Client      kubernetes.Interface
+	Ready       <-chan struct{} // closed when the API knows its own roles: agents come in then
 	Members     func(context.Context) ([]string, error)
 }
 
@@ -125,6 +126,11 @@ func (d *Desk) authenticate(r *http.Request, agent bool) error {
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
 func (d *Desk) admitAgent(running, request context.Context, node Node) (any, error) {
+	select {
+	case <-d.Ready:
+	default:
+		return nil, errors.New("the API is not ready")
+	}
 	password := cluster.NodePassword{Node: node.Name, Password: node.Password}
 	if err := password.Admit(request, d.Client); err != nil {
 		if errors.Is(err, pki.ErrOtherPassword) {

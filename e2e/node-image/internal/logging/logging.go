@@ -4,12 +4,15 @@
 package logging
 
 import (
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/klog/v2"
 )
 
 var (
@@ -35,6 +38,17 @@ func Errorf(format string, args ...any) { line("error", format, args...) }
 func Fatalf(format string, args ...any) {
 	line("fatal", format, args...)
 	os.Exit(1)
+}
+
+// SilenceClients keeps what client-go says of a watch that broke out of the log:
+// it tries again by itself, and no line of k3s's looks like that.
+func SilenceClients() {
+	flags := flag.NewFlagSet("klog", flag.PanicOnError)
+	klog.InitFlags(flags)
+	flags.Set("logtostderr", "false")
+	flags.Set("alsologtostderr", "false")
+	flags.Set("stderrthreshold", "FATAL")
+	klog.SetOutput(io.Discard)
 }
 
 // Raw writes text as it is: the tail of a dead component's log.

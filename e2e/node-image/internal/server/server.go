@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"time"
 
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/klog/v2"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/agent"
 	"k3nest.dev/k3nest/e2e/node-image/internal/cluster"
@@ -49,6 +47,7 @@ type node struct {
 	nodes   *cluster.Nodes // from when the API answers
 
 	authorities *pki.Cluster
+	ready       chan struct{} // closed when the API is
 }
 
 // Run returns nil after a signal, and an error when a component died.
@@ -56,11 +55,9 @@ func Run(o *options.Options) error {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
 
-	// What client-go has to say of a watch that broke is no line of k3s's log.
-	klog.LogToStderr(false)
-	klog.SetOutput(io.Discard)
+	logging.SilenceClients()
 
-	n := &node{options: o, dirs: o.Dirs(), group: process.NewGroup(layout.LogDir)}
+	n := &node{options: o, dirs: o.Dirs(), group: process.NewGroup(layout.LogDir), ready: make(chan struct{})}
 	if err := n.prepare(); err != nil {
 		return err
 	}
@@ -202,6 +199,7 @@ func (n *node) desk() *join.Desk {
 		Settings:    join.SettingsOf(n.options),
 		Managed:     n.managed,
 		Client:      n.client,
+		Ready:       n.ready,
 		Members:     n.etcd.clientURLs,
 	}
 }
@@ -219,6 +217,7 @@ func (n *node) startAPI(ctx context.Context) error {
 	if err := cluster.WaitFor(ctx, n.client, "/readyz"); err != nil {
 		return err
 	}
+	close(n.ready)
 	logging.Infof("Kube API server is now running")
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,7 +13,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/klog/v2"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/agent"
 	"k3nest.dev/k3nest/e2e/node-image/internal/cluster"
@@ -37,9 +35,7 @@ type worker struct {
 func Run(o *options.Options) error {
 	stop, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
-	// What client-go has to say of a watch that broke is no line of k3s's log.
-	klog.LogToStderr(false)
-	klog.SetOutput(io.Discard)
+	logging.SilenceClients()
 
 	w := &worker{options: o, dirs: o.Dirs(), group: process.NewGroup(layout.LogDir)}
 	ctx, cancelAll := context.WithCancel(stop)
