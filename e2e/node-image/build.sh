@@ -5,6 +5,8 @@
 #   build.sh --draft        the same under k3nest-offline/node-draft, to be tried
 #                           before it takes the place of the one others start from
 #   build.sh --print-image  prints the image's reference and builds nothing
+#   build.sh --version V    before any of these: the same sources under another
+#                           version, v1.35.4+k3s1, for tests of upgrades
 #
 # Everything is built in a cache outside the checkout, under a name that holds a
 # hash of its inputs; with the image present a run ends at once. A stage works in
@@ -12,14 +14,16 @@
 # nothing that a later one would trust.
 set -euo pipefail
 
-readonly VERSION=v1.36.1+k3s1
-readonly IMAGE=k3nest-offline/node:${VERSION/+/-}
+VERSION=v1.36.1+k3s1
+# Another version is the same programs linked with another version string, and
+# so these are the only two: what it does is what the first does.
+readonly VERSIONS=("$VERSION" v1.35.4+k3s1)
 readonly COREDNS=k3nest-offline/coredns:1.14.3
 readonly PAUSE=k3nest-offline/pause:1
 readonly DEBIAN=bookworm
 readonly DEBIAN_PACKAGES=base-files,ca-certificates,runc,iptables,conntrack,containernetworking-plugins,busybox-static,iproute2,mount,util-linux,kmod,ethtool,socat
-readonly PROGRAMS=(
-  ./cmd/k3s ./cmd/coredns ./cmd/pause ./cmd/runc-narrowed
+readonly PROGRAMS=( # besides k3s itself
+  ./cmd/coredns ./cmd/pause ./cmd/runc-narrowed
   github.com/containerd/containerd/v2/cmd/containerd
   github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
   github.com/containerd/containerd/v2/cmd/ctr
@@ -30,12 +34,17 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${K3NEST_CACHE:-$HOME/.cache/k3nest}/node-image
 
 main() {
-  local image=$IMAGE
+  if [[ ${1:-} == --version ]]; then
+    [[ -n ${2:-} && " ${VERSIONS[*]} " == *" $2 "* ]] || die "--version takes one of: ${VERSIONS[*]}"
+    VERSION=$2
+    shift 2
+  fi
+  local image=k3nest-offline/node:${VERSION/+/-}
   case "${1:-}" in
-    --print-image) echo "$IMAGE"; return ;;
-    --draft) image=${IMAGE/:/-draft:} ;;
+    --print-image) echo "$image"; return ;;
+    --draft) image=${image/:/-draft:} ;;
     '') ;;
-    *) die "unknown argument $1; usage: build.sh [--print-image | --draft]" ;;
+    *) die "unknown argument $1; usage: build.sh [--version VERSION] [--print-image | --draft]" ;;
   esac
   require docker go
   local inputs; inputs=$(hash_of_inputs)
@@ -49,6 +58,11 @@ main() {
   install_tools
   stage debian "$(hash_text "$DEBIAN $DEBIAN_PACKAGES $(declare -f build_debian)")" build_debian
   stage programs "$(hash_text "$inputs $(declare -f build_programs)")" build_programs
+  local version
+  for version in "${VERSIONS[@]}"; do # stages of the others are not stale
+    kept[k3s-$version]=$cache/k3s-$version-$(hash_text "$inputs $(declare -f build_k3s)")
+  done
+  stage "k3s-$VERSION" "$(hash_text "$inputs $(declare -f build_k3s)")" build_k3s
   stage images "$(hash_text "$inputs $(declare -f build_images)")" build_images
   timed image import_image "$image" "$inputs"
   remove_stale
@@ -87,13 +101,25 @@ build_debian() {
 }
 
 build_programs() {
-  cd "$here"
-  export CGO_ENABLED=0 GOTOOLCHAIN=local
-  local component=k8s.io/component-base/version client=k8s.io/client-go/pkg/version flags=() package
+  go_build -s -w -o "$1/" "${PROGRAMS[@]}"
+}
+
+# Another version compiles nothing: it is linked anew.
+build_k3s() {
+  local component=k8s.io/component-base/version client=k8s.io/client-go/pkg/version flags=() package minor
+  minor=${VERSION#v1.} minor=${minor%%.*}
   for package in "$component" "$client"; do
-    flags+=(-X "$package.gitVersion=$VERSION" -X "$package.gitMajor=1" -X "$package.gitMinor=36" -X "$package.gitTreeState=clean")
+    flags+=(-X "$package.gitVersion=$VERSION" -X "$package.gitMajor=1" -X "$package.gitMinor=$minor" -X "$package.gitTreeState=clean")
   done
-  nice go build -trimpath -ldflags "-s -w -X main.version=$VERSION ${flags[*]}" -o "$1/" "${PROGRAMS[@]}"
+  go_build -s -w -X "main.version=$VERSION" "${flags[@]}" -o "$1/" ./cmd/k3s
+}
+
+# go_build LINKER-FLAG... -o DIR PACKAGE...
+go_build() {
+  local flags=()
+  while [[ $1 != -o ]]; do flags+=("$1"); shift; done
+  cd "$here"
+  CGO_ENABLED=0 GOTOOLCHAIN=local nice go build -trimpath -ldflags "${flags[*]}" "$@"
 }
 
 # The images that every node brings along, as archives that containerd imports.
@@ -116,7 +142,7 @@ import_image() {
   programs=$(stage_dir programs)
   draft=$(mktemp -d "$cache/draft-image-XXXXXX")
   cp -a "$(stage_dir debian)/root/." "$draft/"
-  cp "$programs"/{k3s,containerd,containerd-shim-runc-v2} "$draft/bin/"
+  cp "$(stage_dir "k3s-$VERSION")/k3s" "$programs"/{containerd,containerd-shim-runc-v2} "$draft/bin/"
   cp "$programs"/{ctr,crictl} "$draft/bin/aux/"
   install -D "$programs/runc-narrowed" "$draft/usr/libexec/k3nest-node/runc-narrowed"
   install -D -m 644 -t "$draft/usr/share/k3nest-node/images" "$(stage_dir images)"/*.tar

@@ -80,6 +80,8 @@ func controllerManagerArgs(o *options.Options) []string {
 		"--secure-port=10257",
 		"--service-account-private-key-file=" + tls("service.key"),
 		"--service-cluster-ip-range=" + strings.Join(o.ServiceCIDR, ","),
+		"--tls-cert-file=" + tls("serving-kube-apiserver.crt"), // one of its own costs two RSA keys at each start
+		"--tls-private-key-file=" + tls("serving-kube-apiserver.key"),
 		"--use-service-account-credentials=true",
 	}
 	for _, signer := range []struct{ name, authority string }{
@@ -94,7 +96,7 @@ func controllerManagerArgs(o *options.Options) []string {
 }
 
 func schedulerArgs(o *options.Options) []string {
-	kubeconfig := o.Dirs().Credential("scheduler")
+	tls, kubeconfig := o.Dirs().TLS, o.Dirs().Credential("scheduler")
 	return arguments.Merge(verbosity([]string{
 		"--authentication-kubeconfig=" + kubeconfig,
 		"--authorization-kubeconfig=" + kubeconfig,
@@ -102,6 +104,8 @@ func schedulerArgs(o *options.Options) []string {
 		"--kubeconfig=" + kubeconfig,
 		"--profiling=false",
 		"--secure-port=10259",
+		"--tls-cert-file=" + tls("serving-kube-apiserver.crt"), // as above
+		"--tls-private-key-file=" + tls("serving-kube-apiserver.key"),
 	}, o), o.SchedulerArgs)
 }
 
