@@ -133,7 +133,8 @@ func (a *Agent) importImages() error {
 		if strings.Contains(present+"\n", name+"\n") {
 			continue
 		}
-		if err := importArchive(archive); err != nil {
+		// Unpacked when a container is made of it: CoreDNS runs on one node only.
+		if err := importArchive(archive, "--no-unpack"); err != nil {
 			return fmt.Errorf("import a packaged image: %w", err)
 		}
 	}
@@ -170,8 +171,9 @@ func archives(dir string) ([]string, error) {
 	return found, nil
 }
 
-func importArchive(archive string) error {
-	_, err := process.Output("ctr", ctr("image", "import", "--label", "io.cri-containerd.pinned=pinned", archive), nil)
+func importArchive(archive string, options ...string) error {
+	args := append([]string{"image", "import", "--label", "io.cri-containerd.pinned=pinned"}, options...)
+	_, err := process.Output("ctr", ctr(append(args, archive)...), nil)
 	return err
 }
 
