@@ -21,6 +21,8 @@ type node struct {
 	facts   map[string]string // what {placeholders} stand for
 	stopped time.Duration     // how long the last stop took
 	fresh   bool              // its volumes were never started on
+	first   *node             // the group's own node, whose API it is asked of
+	others  map[string]*node  // the further nodes of the group's cluster
 }
 
 // published are the ports that rows connect to. They are published on random
@@ -31,13 +33,53 @@ var published = []string{"6443", "6550", "10250", "2379"}
 func newNode(s *suite, group string, number int) *node {
 	name := fmt.Sprintf("contract-%s-%s", s.id, group)
 	ip := fmt.Sprintf("%s.%d", s.subnet, 10+number)
-	return &node{
-		suite: s, name: name, ip: ip, fresh: true,
+	n := &node{
+		suite: s, name: name, ip: ip, fresh: true, others: map[string]*node{},
 		dir: filepath.Join(s.groupsDir, group),
 		facts: map[string]string{
 			"node": name, "ip": ip, "version": s.version, "tools": s.tools,
 		},
 	}
+	n.first = n
+	n.addOthers()
+	return n
+}
+
+// addOthers makes a further node of each directory of the group that has
+// arguments. All nodes of a group know of each other: {NAME} and {NAME.ip}.
+func (n *node) addOthers() {
+	found, err := filepath.Glob(filepath.Join(n.dir, "*", "args"))
+	if err != nil {
+		return // only a malformed pattern, which this is not
+	}
+	for i, args := range found {
+		short := filepath.Base(filepath.Dir(args))
+		other := &node{
+			suite: n.suite, name: n.name + "-" + short, fresh: true, first: n,
+			ip:    fmt.Sprintf("%s.%d", n.suite.subnet, 100+i),
+			dir:   filepath.Dir(args),
+			facts: map[string]string{"first": n.name, "first.ip": n.ip},
+		}
+		n.others[short] = other
+		n.facts[short], n.facts[short+".ip"] = other.name, other.ip
+	}
+	for _, other := range n.others {
+		for key, value := range n.facts {
+			other.facts[key] = value
+		}
+		other.facts["node"], other.facts["ip"] = other.name, other.ip
+	}
+}
+
+// named is the node that a row or step is about.
+func (n *node) named(short string) (*node, error) {
+	if short == "" {
+		return n, nil
+	}
+	if other := n.others[short]; other != nil {
+		return other, nil
+	}
+	return nil, fmt.Errorf("the group has no node %q", short)
 }
 
 func (n *node) fill(text string) string {
@@ -74,8 +116,17 @@ func (n *node) perform(ctx context.Context, step string) error {
 		_, err := docker(ctx, "stop", "-t", "30", n.name)
 		n.stopped = time.Since(began)
 		return err
+	case "on":
+		short, rest, _ := strings.Cut(rest, " ")
+		other, err := n.named(short)
+		if err != nil {
+			return err
+		}
+		return other.perform(ctx, rest)
 	case "recreate":
 		return n.start(ctx, nil)
+	case "replace":
+		return n.replace(ctx)
 	case "once":
 		if err := n.start(ctx, strings.Fields(rest)); err != nil {
 			return err
@@ -163,6 +214,16 @@ func (n *node) start(ctx context.Context, extra []string) error {
 	return err
 }
 
+// replace starts a machine of the same name and address that remembers nothing.
+func (n *node) replace(ctx context.Context) error {
+	_, _ = docker(ctx, "rm", "-f", "-v", n.name)
+	if _, err := docker(ctx, "volume", "rm", "-f", n.name+"-data", n.name+"-node"); err != nil {
+		return err
+	}
+	n.fresh = true
+	return n.start(ctx, nil)
+}
+
 func (n *node) common() []string {
 	args := []string{
 		"--name", n.name, "--hostname", n.name,
@@ -228,7 +289,11 @@ func (n *node) waitReady(ctx context.Context) error {
 		if err == nil && !strings.HasPrefix(state, "running") {
 			return permanent{fmt.Errorf("the container is not running: %s", state)}
 		}
-		out, err := docker(ctx, "exec", n.name, "kubectl", "get", "nodes", "-o", "jsonpath="+readiness)
+		ask := []string{"exec", n.first.name, "kubectl", "get", "nodes", "-o", "jsonpath=" + readiness}
+		if len(n.first.others) > 0 { // of several nodes, this one
+			ask = append(ask, "--field-selector", "metadata.name="+n.name)
+		}
+		out, err := docker(ctx, ask...)
 		if err == nil && out != "True" {
 			err = fmt.Errorf("the Node is not Ready: %q", out)
 		}

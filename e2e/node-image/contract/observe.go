@@ -23,7 +23,10 @@ func (n *node) observe(ctx context.Context, r row) observation {
 	defer cancel()
 	subject := n.fill(r.subject)
 	var seen observation
-	var err error
+	n, err := n.named(r.on)
+	if err != nil {
+		return observation{code: "error", text: err.Error()}
+	}
 	switch r.kind {
 	case "command":
 		seen, err = n.command(ctx, "sh", "-c", subject)

@@ -19,7 +19,7 @@ type row struct {
 	subject string        // what to look at
 	expect  string        // "CODE", "CODE ~ REGEX", "CODE !~ REGEX", "~ REGEX"
 	within  time.Duration // how long it may take to come true
-	nodes   string        // which nodes it needs; "1" is one server
+	on      string        // which further node of the group it looks at; none is the group's own
 	page    string        // where k3s documents it
 	line    string        // file and line, for diagnostics
 }
@@ -108,7 +108,7 @@ func readTable(path, first string) ([]stage, error) {
 		}
 		switch {
 		case key == "row":
-			current = &row{what: value, within: patience, nodes: "1", line: where}
+			current = &row{what: value, within: patience, line: where}
 			if notStarted[stages[len(stages)-1].step] {
 				current.within = 0
 			}
@@ -116,8 +116,8 @@ func readTable(path, first string) ([]stage, error) {
 			stages = append(stages, stage{step: value, line: where})
 		case key == "expect":
 			current.expect = value
-		case key == "nodes":
-			current.nodes = value
+		case key == "on":
+			current.on = value
 		case key == "page":
 			current.page = value
 		case key == "within":

@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/big"
 	"os"
-	"regexp"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -23,8 +22,6 @@ import (
 )
 
 const tokenUsage = "k3s token create|delete|generate|list"
-
-var bootstrapToken = regexp.MustCompile(`^([a-z0-9]{6})\.([a-z0-9]{16})$`)
 
 // runToken is `k3s token` (docs.k3s.io/cli/token): bootstrap tokens, which are
 // Secrets of the type bootstrap.kubernetes.io/token.
@@ -78,7 +75,7 @@ func createToken(client kubernetes.Interface, flags *flag.FlagSet, lifetime time
 			return err
 		}
 	}
-	parts := bootstrapToken.FindStringSubmatch(wanted)
+	parts := cluster.BootstrapTokenForm.FindStringSubmatch(wanted)
 	if parts == nil {
 		return fmt.Errorf("%q is not a bootstrap token: six small letters or digits, a dot, sixteen more", wanted)
 	}

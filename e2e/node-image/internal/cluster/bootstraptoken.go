@@ -11,12 +11,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-var bootstrapToken = regexp.MustCompile(`^([a-z0-9]{6})\.([a-z0-9]{16})$`)
+// BootstrapTokenForm has the token's identity and its secret as groups.
+var BootstrapTokenForm = regexp.MustCompile(`^([a-z0-9]{6})\.([a-z0-9]{16})$`)
 
 // BootstrapToken tells whether a token is one of `k3s token create` that has not
 // run out.
 func BootstrapToken(ctx context.Context, client kubernetes.Interface, token string) (bool, error) {
-	parts := bootstrapToken.FindStringSubmatch(token)
+	parts := BootstrapTokenForm.FindStringSubmatch(token)
 	if parts == nil {
 		return false, nil
 	}

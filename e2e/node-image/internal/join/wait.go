@@ -17,8 +17,13 @@ const (
 	tellAgain, tellNew = 10 * time.Second, time.Second
 )
 
-// pause grows from the first to the longest over about a minute of asking.
-func pause(asked time.Duration) time.Duration {
+// pause grows from the first to the longest over about a minute of asking. Who is
+// refused must wait for somebody to change something; and to compare a password
+// costs the server a tenth of a second.
+func pause(asked time.Duration, err error) time.Duration {
+	if errors.Is(err, ErrForbidden) || errors.Is(err, ErrUnauthorized) {
+		return longestPause
+	}
 	return min(longestPause, firstPause+asked/32)
 }
 
@@ -40,7 +45,7 @@ func Until(ctx context.Context, what string, ask func() error, final func(error)
 		select {
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
-		case <-time.After(pause(time.Since(began))):
+		case <-time.After(pause(time.Since(began), err)):
 		}
 	}
 }

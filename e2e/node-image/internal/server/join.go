@@ -69,7 +69,7 @@ func (n *node) askServers(ctx context.Context) (members []string, err error) {
 			return fmt.Errorf("%w: the server at %s does not use etcd; it must have been started with --cluster-init", errMisfit, n.options.Server)
 		}
 		if err := join.SettingsOf(n.options).Differences(answer.Settings); err != nil {
-			return errors.Join(errMisfit, err)
+			return fmt.Errorf("%w: %w", errMisfit, err)
 		}
 		if len(answer.Members) == 0 {
 			return errors.New("etcd has no voting member yet")

@@ -108,7 +108,7 @@ func (w *worker) join(ctx context.Context, api string) error {
 		answer, err = asker.Agent(ctx, self)
 		if errors.Is(err, join.ErrForbidden) { // k3s's own words, which its users search for
 			err = fmt.Errorf("Node password rejected, duplicate hostname or contents of '%s' may not match server node-passwd entry, "+
-				"try enabling a unique node name with the --with-node-id flag", layout.NodePasswordFile)
+				"try enabling a unique node name with the --with-node-id flag (%w)", layout.NodePasswordFile, err)
 		}
 		return err
 	}, nil)
