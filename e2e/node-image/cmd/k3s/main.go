@@ -77,7 +77,10 @@ func collectLessAtStart() {
 		return
 	}
 	usual := debug.SetGCPercent(400)
-	time.AfterFunc(time.Minute, func() { debug.SetGCPercent(usual) })
+	time.AfterFunc(time.Minute, func() {
+		debug.SetGCPercent(usual)
+		debug.FreeOSMemory() // what an idle node holds is as if it had never been
+	})
 }
 
 // commands is everything that this program is called as.
