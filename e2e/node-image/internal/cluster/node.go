@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -58,8 +59,33 @@ func (d NodeDescription) Describe(ctx context.Context, client kubernetes.Interfa
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().Nodes().Patch(ctx, d.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	nodes := client.CoreV1().Nodes()
+	if _, err = nodes.Patch(ctx, d.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return err
+	}
+	if d.EtcdName == "" {
+		return nil
+	}
+	patch, err = json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{voter()}}})
+	if err != nil {
+		return err
+	}
+	_, err = nodes.Patch(ctx, d.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	return err
+}
+
+// voter is how k3s says of a Node that its member of etcd has a vote. A server
+// gets as far as to describe its Node only when it has one.
+func voter() corev1.NodeCondition {
+	now := metav1.Now()
+	return corev1.NodeCondition{
+		Type:               "EtcdIsVoter",
+		Status:             corev1.ConditionTrue,
+		Reason:             "MemberNotLearner",
+		Message:            "Node is a voting member of the etcd cluster",
+		LastHeartbeatTime:  now,
+		LastTransitionTime: now,
+	}
 }
 
 // hideSecrets: everybody who may read Nodes reads this annotation. A value that
