@@ -1,9 +1,18 @@
 //! The one step, the same for operator and CLI: gather → plan → act → report.
 
+mod coming_up;
 mod converge;
 mod files;
+mod host;
+mod images;
+mod import;
+mod importer;
 mod inside;
+mod machines;
+mod news;
+mod planner;
 mod report;
+mod stop;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
@@ -16,7 +25,14 @@ use crate::{
     plan::{Input, InternalAccess, Observed, Settings, Values, removal},
 };
 
+pub use coming_up::ComingUp;
 use files::NoFiles;
+use machines::Machines;
+pub use news::{NodeNews, node_news};
+
+pub use images::wanted_images;
+pub use import::{bring, import, list, run_list};
+pub use importer::{ImageNode, Import, ImportFailure, Importer};
 
 /// The outside world of a step.
 pub struct World<E, A> {
@@ -26,6 +42,17 @@ pub struct World<E, A> {
     pub clusters: A,
     /// Hears in words what is being done.
     pub progress: Box<Progress>,
+    /// What is known of imports from step to step.
+    pub importer: Importer,
+    /// What was read of Docker hosts lately.
+    machines: Machines,
+}
+
+impl<E, A> World<E, A> {
+    /// A world in which nothing is known yet.
+    pub fn new(engine: E, clusters: A, progress: Box<Progress>) -> Self {
+        Self { engine, clusters, progress, importer: Importer::default(), machines: Machines::default() }
+    }
 }
 
 /// One cluster to take a step for.
@@ -70,6 +97,10 @@ pub struct Outcome {
     pub status: K3sClusterStatus,
     /// How to get in, once k3s has written its kubeconfig.
     pub access: Option<Access>,
+    /// Where the step itself got an answer from the API.
+    pub url: Option<String>,
+    /// Imports to carry out by [`import()`], beside the steps to come.
+    pub imports: Vec<Import>,
     /// Addresses under which Pods of the host cluster may reach the API, best first, as
     /// (address, port); each still has to pass a TLS handshake.
     pub internal_candidates: Vec<(Ipv4Addr, u16)>,
@@ -77,6 +108,8 @@ pub struct Outcome {
     pub changes: usize,
     /// When to look again, unless an event comes first. None: only on events.
     pub recheck: Option<Duration>,
+    /// What to wait for rather than [`Self::recheck`], while nodes come up.
+    pub coming_up: Option<ComingUp>,
 }
 
 /// What is left of a cluster after a removing step.

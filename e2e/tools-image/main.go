@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -33,6 +35,8 @@ var modes = map[string]mode{
 	"udp-ask":  {"udp-ask ADDR TEXT", two(ask("udp"))},
 	"get":      {getUsage, get},
 	"sleep":    {"sleep", none(sleep)},
+	"spin":     {"spin", none(spin)},
+	"fill":     {"fill BYTES", one(fill)},
 }
 
 func main() {
@@ -66,7 +70,7 @@ func fail(code int, format string, args ...any) {
 
 func allUsages() string {
 	var lines []string
-	for _, name := range []string{"tcp-echo", "udp-echo", "http", "tcp-ask", "udp-ask", "resolve", "get", "sleep"} {
+	for _, name := range []string{"tcp-echo", "udp-echo", "http", "tcp-ask", "udp-ask", "resolve", "get", "sleep", "spin", "fill"} {
 		lines = append(lines, "  "+modes[name].usage)
 	}
 	return strings.Join(lines, "\n")
@@ -102,4 +106,28 @@ func two(f func(string, string) error) func([]string) error {
 // sleep does nothing until it is told to stop: a Pod to exec into.
 func sleep() error {
 	select {}
+}
+
+// spin keeps every core busy that it is given.
+func spin() error {
+	for range runtime.NumCPU() {
+		go func() {
+			for {
+			}
+		}()
+	}
+	return sleep()
+}
+
+// fill takes memory, and uses it, since the kernel counts only what was written to.
+func fill(bytes string) error {
+	size, err := strconv.Atoi(bytes)
+	if err != nil {
+		return errUsage
+	}
+	kept := make([]byte, size)
+	for i := 0; i < len(kept); i += os.Getpagesize() {
+		kept[i] = 1
+	}
+	return sleep()
 }

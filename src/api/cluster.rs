@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{K3sClusterStatus, NodeDefaults, NodeGroup};
+use super::{AgentGroup, K3sClusterStatus, NodeDefaults, ServerGroup};
 
 /// A k3s cluster that runs in containers on a Docker host.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -17,6 +17,7 @@ use super::{K3sClusterStatus, NodeDefaults, NodeGroup};
     category = "k3nest",
     namespaced,
     status = "K3sClusterStatus",
+    scale(spec_replicas_path = ".spec.agents.replicas", status_replicas_path = ".status.agents.running"),
     derive = "PartialEq",
     doc = "A k3s cluster that runs in containers on a Docker host.",
     validation = Rule::new(r"self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 32")
@@ -41,7 +42,11 @@ use super::{K3sClusterStatus, NodeDefaults, NodeGroup};
     validation = Rule::new("((has(self.k3s) && has(self.k3s.clusterDNS)) == (has(oldSelf.k3s) && has(oldSelf.k3s.clusterDNS))) && (!(has(self.k3s) && has(self.k3s.clusterDNS)) || self.k3s.clusterDNS == oldSelf.k3s.clusterDNS)")
         .message("spec.k3s.clusterDNS: cannot be changed after creation; create a new cluster with the other address instead"),
     validation = Rule::new("((has(self.k3s) && has(self.k3s.clusterDomain)) == (has(oldSelf.k3s) && has(oldSelf.k3s.clusterDomain))) && (!(has(self.k3s) && has(self.k3s.clusterDomain)) || self.k3s.clusterDomain == oldSelf.k3s.clusterDomain)")
-        .message("spec.k3s.clusterDomain: cannot be changed after creation; create a new cluster with the other domain instead")
+        .message("spec.k3s.clusterDomain: cannot be changed after creation; create a new cluster with the other domain instead"),
+    validation = Rule::new("!has(self.servers) || !has(oldSelf.servers) || self.servers.replicas == oldSelf.servers.replicas")
+        .message("spec.servers.replicas: cannot be changed after creation by this version of k3nest; put the former number back, or create a new cluster"),
+    validation = Rule::new("!has(self.agents) || !has(oldSelf.agents) || self.agents.replicas >= oldSelf.agents.replicas")
+        .message("spec.agents.replicas: agents can be added to a living cluster, but not yet taken away by this version of k3nest; put the former number back")
 )]
 pub struct K3sClusterSpec {
     /// Version of k3s, for example v1.36.1+k3s1 ("+" may be written as "-"). "latest" is refused:
@@ -71,7 +76,11 @@ pub struct K3sClusterSpec {
 
     /// The control plane. Every server runs embedded etcd.
     #[serde(default)]
-    pub servers: NodeGroup,
+    pub servers: ServerGroup,
+
+    /// Nodes that only run workloads.
+    #[serde(default)]
+    pub agents: AgentGroup,
 
     /// Settings that every node inherits. A group's own entry wins; see each field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,6 +107,32 @@ pub struct K3sClusterSpec {
     /// The load balancer in front of the servers. It always exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<LoadBalancerSpec>,
+
+    /// How nodes and Pods resolve names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsSpec>,
+
+    /// Images of the Docker daemon to have in every node, such as app:dev. They are imported from
+    /// it at creation, and again whenever the tag moves or a node lacks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new(r"self.all(i, i.matches('^([a-zA-Z0-9.-]+(:[0-9]+)?/)?[a-z0-9._/-]+(:[A-Za-z0-9._-]+)?$'))").message("spec.images: each must be an image as docker image ls names it, such as app:dev or registry.example.com:5000/app:1.0")
+    )]
+    pub images: Vec<String>,
+}
+
+/// How nodes and Pods resolve names that are not the cluster's own.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsSpec {
+    /// Addresses of the name servers to ask, best first. Omitted: what the Docker host itself
+    /// resolves with. Names of containers in the cluster's network resolve either way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), inner(length(max = 15)))]
+    #[x_kube(validation = Rule::new("self.all(s, isIP(s) && ip(s).family() == 4 && !ip(s).isLoopback())").message("spec.dns.servers: each must be the IPv4 address of a name server that containers reach, such as 10.0.0.53"))]
+    pub servers: Vec<String>,
 }
 
 /// Wanted state of a cluster.
@@ -292,7 +327,7 @@ pub struct PortMapping {
     /// TCP or UDP.
     #[serde(default)]
     pub protocol: Protocol,
-    /// Which nodes get the traffic. There are only servers so far.
+    /// Which nodes get the traffic.
     #[serde(default)]
     pub to: PortTarget,
 }
@@ -326,6 +361,8 @@ pub enum PortTarget {
     /// The servers.
     #[default]
     Servers,
+    /// The agents.
+    Agents,
     /// Every node.
     All,
 }

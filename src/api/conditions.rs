@@ -46,6 +46,12 @@ pub enum Reason {
     HostPathDenied,
     /// An image cannot be had.
     ImageUnavailable,
+    /// The Docker daemon has no image of a name that `spec.images` lists.
+    ImageMissing,
+    /// An image could not be brought into a node.
+    ImageImportFailed,
+    /// A node has no space left for an image.
+    NodeOutOfSpace,
     /// A name that is needed belongs to somebody else's object.
     NameTaken,
     /// A host port is in use.
@@ -86,6 +92,9 @@ impl Reason {
             Self::TokenChanged => "TokenChanged",
             Self::HostPathDenied => "HostPathDenied",
             Self::ImageUnavailable => "ImageUnavailable",
+            Self::ImageMissing => "ImageMissing",
+            Self::ImageImportFailed => "ImageImportFailed",
+            Self::NodeOutOfSpace => "NodeOutOfSpace",
             Self::NameTaken => "NameTaken",
             Self::PortTaken => "PortTaken",
             Self::SubnetUnavailable => "SubnetUnavailable",
@@ -109,6 +118,8 @@ impl Reason {
                 | Self::TokenChanged
                 | Self::HostPathDenied
                 | Self::ImageUnavailable
+                | Self::ImageMissing
+                | Self::NodeOutOfSpace
                 | Self::NameTaken
                 | Self::PortTaken
                 | Self::SubnetUnavailable

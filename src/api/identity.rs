@@ -43,6 +43,8 @@ pub const STANDALONE: &str = "standalone";
 pub enum Role {
     /// Container of a server node.
     Server,
+    /// Container of an agent node.
+    Agent,
     /// Container of the load balancer.
     LoadBalancer,
     /// The cluster's network.
@@ -64,6 +66,7 @@ impl Role {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Server => "server",
+            Self::Agent => "agent",
             Self::LoadBalancer => "loadbalancer",
             Self::Network => "network",
             Self::Data => "data",
@@ -78,6 +81,7 @@ impl Role {
     pub fn parse(text: &str) -> Option<Self> {
         [
             Self::Server,
+            Self::Agent,
             Self::LoadBalancer,
             Self::Network,
             Self::Data,

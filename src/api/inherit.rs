@@ -2,13 +2,26 @@
 //!
 //! Maps merge and lists merge by key, both with the group's entry winning; args are appended.
 
-use super::{NodeDefaults, NodeGroup};
+use super::{NodeDefaults, NodeResources};
 
-/// What holds for the nodes of `group`, with everything inherited from `defaults`.
-pub fn inherit(defaults: Option<&NodeDefaults>, group: &NodeGroup) -> NodeDefaults {
-    let Some(defaults) = defaults else { return group.node.clone() };
+/// What holds for the nodes of a group that says `group`, with everything inherited from `defaults`.
+pub fn inherit(defaults: Option<&NodeDefaults>, group: &NodeDefaults) -> NodeDefaults {
+    let Some(defaults) = defaults else { return group.clone() };
     // Destructured without `..`, so that a new field must be handled here.
-    let NodeDefaults { args, config, env, files, volumes, labels, taints } = &group.node;
+    let NodeDefaults {
+        args,
+        config,
+        env,
+        files,
+        volumes,
+        labels,
+        taints,
+        resources,
+        ports,
+        ulimits,
+        host_aliases,
+        runtime,
+    } = group;
 
     let mut all_config = defaults.config.clone();
     all_config.extend(config.clone());
@@ -22,7 +35,22 @@ pub fn inherit(defaults: Option<&NodeDefaults>, group: &NodeGroup) -> NodeDefaul
         volumes: merge(&defaults.volumes, volumes, |v| v.target.clone()),
         labels: all_labels,
         taints: merge(&defaults.taints, taints, |t| (t.key.clone(), t.effect)),
+        resources: inherit_resources(defaults.resources.as_ref(), resources.as_ref()),
+        ports: merge(&defaults.ports, ports, |p| (p.host_port, p.protocol)),
+        ulimits: merge(&defaults.ulimits, ulimits, |u| u.name.clone()),
+        host_aliases: merge(&defaults.host_aliases, host_aliases, |h| h.ip.clone()),
+        runtime: runtime.clone().or_else(|| defaults.runtime.clone()),
     }
+}
+
+fn inherit_resources(base: Option<&NodeResources>, own: Option<&NodeResources>) -> Option<NodeResources> {
+    let (Some(base), Some(own)) = (base, own) else { return own.or(base).cloned() };
+    let NodeResources { cpu, memory, gpus } = own.clone();
+    Some(NodeResources {
+        cpu: cpu.or_else(|| base.cpu.clone()),
+        memory: memory.or_else(|| base.memory.clone()),
+        gpus: gpus.or_else(|| base.gpus.clone()),
+    })
 }
 
 /// `base` with `own` laid over it by `key`, in the order of first mention.
@@ -53,16 +81,18 @@ mod tests {
             "env": [{"name": "A", "value": "base"}, {"name": "B", "value": "base"}],
             "labels": {"x": "base", "y": "base"},
             "taints": [{"key": "k", "effect": "NoSchedule", "value": "base"}],
+            "resources": {"cpu": 2, "memory": "1Gi"},
+            "ulimits": [{"name": "nofile", "soft": 1, "hard": 2}],
+            "runtime": "runc",
         }));
-        let group = NodeGroup {
-            replicas: 1,
-            node: defaults(json!({
-                "args": ["--b"], "config": {"v": 2},
-                "env": [{"name": "B", "value": "own"}, {"name": "C", "value": "own"}],
-                "labels": {"y": "own"},
-                "taints": [{"key": "k", "effect": "NoSchedule", "value": "own"}, {"key": "k", "effect": "NoExecute"}],
-            })),
-        };
+        let group = defaults(json!({
+            "args": ["--b"], "config": {"v": 2},
+            "env": [{"name": "B", "value": "own"}, {"name": "C", "value": "own"}],
+            "labels": {"y": "own"},
+            "taints": [{"key": "k", "effect": "NoSchedule", "value": "own"}, {"key": "k", "effect": "NoExecute"}],
+            "resources": {"memory": "2Gi"},
+            "ulimits": [{"name": "nproc", "soft": 1, "hard": 2}],
+        }));
         insta::assert_yaml_snapshot!(inherit(Some(&base), &group));
     }
 }

@@ -10,6 +10,7 @@ mod identity;
 mod inherit;
 mod node_group;
 mod owned;
+mod quantity;
 mod status;
 pub mod validate;
 
@@ -19,6 +20,7 @@ pub use identity::*;
 pub use inherit::*;
 pub use node_group::*;
 pub use owned::*;
+pub use quantity::*;
 pub use status::*;
 
 /// API group of every k3nest resource.

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use clap::Args;
-use futures::future::join_all;
-use tokio::time::Instant;
+use futures::future::{BoxFuture, join_all};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     CliError, delete,
@@ -13,9 +13,9 @@ use super::{
     session::{EngineArgs, Session, now},
 };
 use crate::{
-    api::{Phase, Reason, condition, validate::check_document},
-    engine::observe,
-    reconcile::{Outcome, Request, step},
+    api::{Counts, Phase, Reason, condition, validate::check_document},
+    engine::{self, Engine, observe},
+    reconcile::{Import, Importer, Outcome, Request, import, node_news, step},
 };
 
 /// Arguments of `apply`.
@@ -76,11 +76,16 @@ pub async fn converge(
     let world = session.world(Arc::new(move |text| voice.say(text)));
     let deadline = Instant::now() + args.timeout;
     let mut progress = Applied::default();
+    let mut imports = Imports::default();
     loop {
         let Ok(outcome) = tokio::time::timeout_at(deadline, step(&world, &request, now())).await else {
             return Err(progress.not_in_time(file, args.timeout, "objects in Docker are still being made"));
         };
+        imports.begin(session, &world.importer, outcome.imports.clone(), line);
         progress.note(&outcome);
+        for news in node_news(&request.former, &outcome.status) {
+            line.say(&news.text);
+        }
         if outcome.status.phase == Phase::Running {
             return Ok(format!(
                 "Ready at {} ({})",
@@ -90,21 +95,76 @@ pub async fn converge(
         }
         let why = why(&outcome);
         if outcome.status.phase == Phase::Failed {
+            // One image that cannot come holds no other one up.
+            let _ = tokio::time::timeout_at(deadline, imports.all_ended()).await;
             return Err(CliError::Failed(why));
         }
+        let all_run = |counts: Counts| counts.running == counts.desired;
         let containers_run =
-            outcome.changes == 0 && outcome.status.servers.running == outcome.status.servers.desired;
+            outcome.changes == 0 && all_run(outcome.status.servers) && all_run(outcome.status.agents);
         if args.no_wait && containers_run {
-            return Ok(format!("its containers run ({}); nodes are not waited for", progress.changed()));
+            let what = if request.spec.images.is_empty() { "nodes" } else { "nodes and images" };
+            return Ok(format!("its containers run ({}); {what} are not waited for", progress.changed()));
         }
         line.say(&why);
         request.former = outcome.status;
-        let pause = outcome.recheck.unwrap_or(Duration::from_secs(1));
-        if tokio::time::timeout_at(deadline, tokio::time::sleep(pause)).await.is_err() {
+        let pause = async {
+            match &outcome.coming_up {
+                Some(cluster) => cluster.news(&world, |why| line.say(why)).await,
+                None => tokio::time::sleep(outcome.recheck.unwrap_or(Duration::from_secs(1))).await,
+            }
+        };
+        let rest = async {
+            tokio::select! {
+                () = pause => {}
+                () = imports.one_ended() => {}
+            }
+        };
+        if tokio::time::timeout_at(deadline, rest).await.is_err() {
             return Err(progress.not_in_time(file, args.timeout, &why));
         }
         stop_if_deleted(session, file, progress.changes > 0, deadline, line).await?;
     }
+}
+
+/// Imports that go on beside the steps of one apply, and end with it.
+#[derive(Default)]
+struct Imports(JoinSet<()>);
+
+impl Imports {
+    fn begin(&mut self, session: &Session, importer: &Importer, imports: Vec<Import>, line: &Line) {
+        if imports.is_empty() {
+            return;
+        }
+        let voice = line.clone();
+        let progress: Box<engine::Progress> = Box::new(move |text| voice.say(text));
+        self.0.spawn(carry_out(session.docker.clone(), progress, importer.clone(), imports));
+    }
+
+    /// Waits for the end of one of them; for ever if there are none.
+    async fn one_ended(&mut self) {
+        if self.0.join_next().await.is_none() {
+            std::future::pending().await
+        }
+    }
+
+    async fn all_ended(&mut self) {
+        while self.0.join_next().await.is_some() {}
+    }
+}
+
+/// One import after the other. A function over any engine, since only its promises make it [`Send`].
+fn carry_out<E: Engine>(
+    engine: E,
+    progress: Box<engine::Progress>,
+    importer: Importer,
+    imports: Vec<Import>,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        for one in imports {
+            import(&engine, &progress, &importer, one).await;
+        }
+    })
 }
 
 /// What the steps of one apply came to.
@@ -117,7 +177,7 @@ struct Applied {
 
 impl Applied {
     fn note(&mut self, outcome: &Outcome) {
-        self.changes += outcome.changes;
+        self.changes += outcome.changes + outcome.imports.iter().map(|i| i.nodes.len()).sum::<usize>();
         let ready = outcome.status.conditions.iter().find(|c| c.type_ == condition::READY);
         if let Some(crash) = ready.filter(|c| c.reason == Reason::NodeCrashLooping.as_str()) {
             self.crash = Some(crash.message.clone());

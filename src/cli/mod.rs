@@ -5,6 +5,7 @@ mod delete;
 mod diff;
 mod files;
 mod get;
+mod image;
 mod kubeconfig;
 mod output;
 mod progress;
@@ -31,6 +32,7 @@ use crate::{api::K3sCluster, operator};
   k3nest diff -f dev.yaml            what apply would do
   k3nest get clusters -o wide
   k3nest kubeconfig merge dev        then: kubectl --context k3nest-dev get nodes
+  k3nest image import app:dev --cluster dev
   k3nest delete dev
 
 Exit codes: 0 done, 1 differences (diff), 2 bad input, 3 not Ready in time, 4 failed, 5 Docker does not answer,
@@ -53,6 +55,8 @@ enum Verb {
     Delete(delete::DeleteArgs),
     /// List clusters or their nodes
     Get(get::GetArgs),
+    /// Bring images of the Docker daemon into nodes, or compare them
+    Image(image::ImageArgs),
     /// Print kubeconfigs, or put them into a file of yours
     Kubeconfig(kubeconfig::KubeconfigArgs),
     /// Set up everything on this machine: Docker, images, a host cluster with the operator, a sample
@@ -181,6 +185,7 @@ impl Cli {
             Verb::Diff(args) => diff::run(&self.engine, args).await,
             Verb::Delete(args) => delete::run(&self.engine, args).await,
             Verb::Get(args) => get::run(&self.engine, args).await,
+            Verb::Image(args) => image::run(&self.engine, args).await,
             Verb::Kubeconfig(args) => kubeconfig::run(&self.engine, args).await,
             Verb::Up(args) => up::up(&self.engine, args).await,
             Verb::Down(args) => up::down(&self.engine, args).await,

@@ -61,7 +61,7 @@ impl Session {
 
     /// The world of a step, whose progress goes to `say`.
     pub fn world(&self, say: Arc<dyn Fn(&str) + Send + Sync>) -> World<Docker, Network> {
-        World { engine: self.docker.clone(), clusters: Network, progress: Box::new(move |text| say(text)) }
+        World::new(self.docker.clone(), Network, Box::new(move |text| say(text)))
     }
 
     /// A world that says nothing.

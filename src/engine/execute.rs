@@ -7,6 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use super::{Command, Engine, EngineError, Progress, Result, Scope};
 use crate::{
     api::Identity,
+    k3s::RELOAD,
     plan::{Action, Container, ContainerWant, FileWant, Plan},
 };
 
@@ -125,6 +126,7 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
                 self.say(&format!("starting {}", want.hostname));
                 self.start(id, want).await
             }
+            Action::ReloadBalancer { id, want } => self.reload(id, want).await,
             Action::RemoveContainer { id, name, graceful } => {
                 self.say(&format!("removing {name}"));
                 if *graceful {
@@ -158,6 +160,21 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
         let files = self.files.files(id, want).await?;
         self.engine.write_files(id, &files).await?;
         self.engine.start_container(id).await
+    }
+
+    /// The mark that says which configuration is loaded comes last, after nginx took it over.
+    async fn reload(&self, id: &str, want: &ContainerWant) -> Result<()> {
+        let files = self.files.files(id, want).await?;
+        let Some((mark, configuration)) = files.split_last() else { return Ok(()) };
+        self.engine.write_files(id, configuration).await?;
+        let done = self.engine.exec(id, &RELOAD, futures::stream::empty()).await?;
+        if done.code != 0 {
+            return Err(EngineError::Refused {
+                what: format!("reload load balancer {}", want.name),
+                message: done.output.trim().to_owned(),
+            });
+        }
+        self.engine.write_files(id, std::slice::from_ref(mark)).await
     }
 
     /// Names of networks and volumes are no locks: creating returns what has the name.

@@ -7,6 +7,8 @@ mod execute;
 mod observe;
 
 pub use docker::Docker;
+#[cfg(test)]
+pub(crate) use docker::engine_info;
 pub use error::{EngineError, Result};
 pub use execute::{Failure, FileSource, Report, execute};
 pub use observe::{observe, observe_all};
@@ -49,6 +51,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Pulls an image. `progress` hears of it in words. Waits as long as bytes come in.
     fn pull_image(&self, reference: &str, progress: &Progress) -> impl Future<Output = Result<()>> + Send;
+
+    /// An image under this very reference, as the tar archive of `docker image save`. An error is
+    /// the last item: what came before it is only a part.
+    fn export_image(&self, reference: &str) -> impl Stream<Item = Result<Bytes>> + Send;
 
     /// Creates a network and returns it. One of the same name that exists already is returned
     /// instead, whoever owns it: look at its labels. Where two were made at once, the older stays.
@@ -117,6 +123,8 @@ pub struct ImageInfo {
     pub id: String,
     /// The paths it declares as volumes.
     pub volumes: Vec<String>,
+    /// Names of the variables it sets.
+    pub env: Vec<String>,
 }
 
 /// What a container runs.

@@ -23,10 +23,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 pub trait ClusterApi: Send + Sync + 'static {
     /// Whether /readyz says ok at `url`, and every Node. An error says in words why it cannot be
     /// told. Bounded to ten seconds.
+    ///
+    /// Behind `url` a load balancer has the choice of `servers`, one of which may still be coming
+    /// up: that many are asked before one that is not ready speaks for all.
     fn probe(
         &self,
         access: &Access,
         url: &str,
+        servers: usize,
     ) -> impl Future<Output = Result<Vec<NodeFacts>, String>> + Send;
 
     /// Brings labels and taints of `node` in step, if they are not. Returns whether anything was
@@ -46,8 +50,8 @@ pub trait ClusterApi: Send + Sync + 'static {
 pub struct Network;
 
 impl ClusterApi for Network {
-    async fn probe(&self, access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
-        tokio::time::timeout(PROBE_TIMEOUT, probe(access, url)).await.unwrap_or_else(|_| {
+    async fn probe(&self, access: &Access, url: &str, servers: usize) -> Result<Vec<NodeFacts>, String> {
+        tokio::time::timeout(PROBE_TIMEOUT, probe(access, url, servers)).await.unwrap_or_else(|_| {
             Err(format!("the API at {url} gave no answer within {} s", PROBE_TIMEOUT.as_secs()))
         })
     }
@@ -103,10 +107,19 @@ async fn keep(
     Ok(written)
 }
 
-async fn probe(access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
-    let client = access.client(url).map_err(|e| e.to_string())?;
-    let request = http::Request::get("/readyz").body(Vec::new()).map_err(|e| e.to_string())?;
-    client.request_text(request).await.map_err(|e| not_ready(url, &e))?;
+async fn probe(access: &Access, url: &str, servers: usize) -> Result<Vec<NodeFacts>, String> {
+    let mut asked = 0;
+    let client = loop {
+        // Another client is another connection, and so the load balancer's next server.
+        let client = access.client(url).map_err(|e| e.to_string())?;
+        let request = http::Request::get("/readyz").body(Vec::new()).map_err(|e| e.to_string())?;
+        asked += 1;
+        match client.request_text(request).await {
+            Ok(_) => break client,
+            Err(kube::Error::Api(_)) if asked < servers => {}
+            Err(error) => return Err(not_ready(url, &error)),
+        }
+    };
     let nodes: Api<Node> = Api::all(client);
     let list = nodes
         .list(&ListParams::default())

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     engine::Command,
-    plan::{API_PORT, BalancerConfig, ContainerKind, ContainerWant, FileWant, Sensitive, ServerConfig},
+    plan::{API_PORT, BalancerConfig, ContainerKind, ContainerWant, FileWant, Limits, NodeConfig, Sensitive},
 };
 
 /// The cluster's token in a server. In the data volume, so that it outlives the container and is
@@ -20,7 +20,16 @@ pub const KUBECONFIG_PATH: &str = "/etc/rancher/k3s/k3s.yaml";
 const CONFIG_PATH: &str = "/etc/rancher/k3s/config.yaml";
 const ENTRYPOINT_PATH: &str = "/etc/k3nest/entrypoint.sh";
 const RESOLV_PATH: &str = "/etc/k3nest/resolv.conf";
+const NODE_CONF_PATH: &str = "/etc/k3nest/node.conf";
 const NGINX_PATH: &str = "/etc/nginx/k3nest.conf";
+
+/// The fingerprint of the configuration that a load balancer has loaded. Written after nginx took
+/// it over: a cut between the two is seen as one that is still to be loaded.
+pub const LOADED_PATH: &str = "/etc/nginx/k3nest.loaded";
+
+/// Makes a running nginx load its configuration (https://nginx.org/en/docs/control.html). Not by
+/// `docker kill -s HUP`, after which Docker takes the container for stopped by hand (moby 43204).
+pub const RELOAD: [&str; 5] = ["nginx", "-c", NGINX_PATH, "-s", "reload"];
 
 /// Runs in a node before k3s.
 const ENTRYPOINT: &str = include_str!("entrypoint.sh");
@@ -29,8 +38,8 @@ const ENTRYPOINT: &str = include_str!("entrypoint.sh");
 pub fn command(want: &ContainerWant) -> Command {
     let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     match &want.kind {
-        ContainerKind::Server(config) => {
-            let mut args = text(&[ENTRYPOINT_PATH, "server"]);
+        ContainerKind::Node(config) => {
+            let mut args = text(&[ENTRYPOINT_PATH, config.role.as_str()]);
             args.extend(config.args.iter().cloned());
             Command { entrypoint: text(&["/bin/sh"]), args }
         }
@@ -40,10 +49,11 @@ pub fn command(want: &ContainerWant) -> Command {
     }
 }
 
-/// Files of a server.
-pub fn server_files(config: &ServerConfig, token: &Sensitive<Vec<u8>>) -> Vec<FileWant> {
+/// Files of a node.
+pub fn node_files(config: &NodeConfig, limits: &Limits, token: &Sensitive<Vec<u8>>) -> Vec<FileWant> {
     let mut files = vec![
         FileWant::new(ENTRYPOINT_PATH, 0o755, ENTRYPOINT),
+        FileWant::new(NODE_CONF_PATH, 0o644, node_conf(config, limits)),
         FileWant::new(CONFIG_PATH, 0o600, config_yaml(config)),
         FileWant::new(
             RESOLV_PATH,
@@ -58,12 +68,33 @@ pub fn server_files(config: &ServerConfig, token: &Sensitive<Vec<u8>>) -> Vec<Fi
 
 /// Files of a load balancer.
 pub fn balancer_files(config: &BalancerConfig) -> Vec<FileWant> {
-    vec![FileWant::new(NGINX_PATH, 0o644, nginx_conf(config))]
+    vec![FileWant::new(NGINX_PATH, 0o644, nginx_conf(config)), loaded_mark(config)]
+}
+
+/// Says that `config` is loaded.
+pub fn loaded_mark(config: &BalancerConfig) -> FileWant {
+    FileWant::new(LOADED_PATH, 0o644, config.fingerprint())
+}
+
+/// What the entrypoint is told, as assignments of a shell.
+fn node_conf(config: &NodeConfig, limits: &Limits) -> String {
+    let mut conf = String::from("# Written by k3nest at every start.\n");
+    if let Some(bytes) = limits.memory {
+        conf.push_str(&format!("K3NEST_MEMORY={bytes}\n"));
+    }
+    if let Some(cores) = limits.whole_cores() {
+        conf.push_str(&format!("K3NEST_CPUS={cores}\n"));
+    }
+    if !config.peers.is_empty() {
+        let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
+        conf.push_str(&format!("K3NEST_PEERS=\"{}\"\n", peers.join(" ")));
+    }
+    conf
 }
 
 /// k3s's config.yaml: what k3nest sets, and the user's. Flags that may be given several times are
 /// added up; what k3nest owns the user cannot set (see [`crate::api::owned_flag`]).
-fn config_yaml(config: &ServerConfig) -> String {
+fn config_yaml(config: &NodeConfig) -> String {
     let mut merged: Map<String, Value> = config.flags.clone();
     merged.insert("token-file".into(), json!(TOKEN_PATH));
     merged.insert("resolv-conf".into(), json!(RESOLV_PATH));
@@ -104,6 +135,10 @@ fn nginx_conf(config: &BalancerConfig) -> String {
          stream {\n    access_log off;\n    proxy_connect_timeout 2s;\n    proxy_socket_keepalive on;\n",
     );
     let mut server = |name: &str, listen: String, port: u16, to: &[std::net::Ipv4Addr], timeout: &str| {
+        // A port that leads to agents, of which there are none. nginx refuses empty upstreams.
+        if to.is_empty() {
+            return;
+        }
         conf.push_str(&format!("    upstream {name} {{\n"));
         for address in to {
             conf.push_str(&format!("        server {address}:{port} max_fails=2 fail_timeout=5s;\n"));
@@ -135,14 +170,15 @@ fn nginx_conf(config: &BalancerConfig) -> String {
 mod tests {
     use super::*;
     use crate::{
-        api::{Protocol, TaintEffect},
-        plan::Forward,
+        api::{Protocol, Role, TaintEffect},
+        plan::{Forward, Limits},
     };
 
     #[test]
     fn config_yaml_adds_up_lists() {
         let object = |value: Value| value.as_object().cloned().unwrap();
-        let config = ServerConfig {
+        let config = NodeConfig {
+            role: Role::Server,
             node_name: "dev-server-0".into(),
             node_ip: "10.112.0.3".parse().unwrap(),
             flags: object(
@@ -160,8 +196,11 @@ mod tests {
                 value: None,
                 effect: TaintEffect::NoSchedule,
             }],
+            peers: vec!["10.112.0.4".parse().unwrap(), "10.112.0.5".parse().unwrap()],
         };
         insta::assert_snapshot!(config_yaml(&config));
+        let limits = Limits { memory: Some(1 << 30), millicores: Some(1500), gpus: None };
+        insta::assert_snapshot!(node_conf(&config, &limits));
     }
 
     #[test]
@@ -172,6 +211,7 @@ mod tests {
             forwards: vec![
                 Forward { listen: 10000, protocol: Protocol::Tcp, port: 30080, to: vec![a] },
                 Forward { listen: 10001, protocol: Protocol::Udp, port: 30053, to: vec![a, b] },
+                Forward { listen: 10002, protocol: Protocol::Tcp, port: 80, to: vec![] },
             ],
         }));
     }

@@ -18,7 +18,7 @@ use crate::{
     engine::{Engine, EngineError, EngineEvent, Scope},
     k3s::{Access, ClusterApi},
     plan::{Container, InternalAccess},
-    reconcile::{self, Outcome, Removal, Request, World},
+    reconcile::{self, Import, Outcome, Removal, Request, World},
 };
 
 /// How long the handshake with a nested API at one address may take.
@@ -28,6 +28,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 pub trait Backend: Send + Sync + 'static {
     /// Takes one step for one cluster. Never fails: what went wrong is in the outcome.
     fn step(&self, request: &Request, now: Timestamp) -> impl Future<Output = Outcome> + Send;
+
+    /// Carries out an import that a step has planned. How it ended is known to the next step.
+    /// Returns into how many nodes it came, and did not come.
+    fn import(&self, import: Import) -> impl Future<Output = (usize, usize)> + Send;
 
     /// Removes everything of a cluster.
     fn remove(&self, identity: &Identity) -> impl Future<Output = Result<Removal, EngineError>> + Send;
@@ -80,6 +84,11 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
         reconcile::step(&self.world, request, now).await
     }
 
+    async fn import(&self, import: Import) -> (usize, usize) {
+        let world = &self.world;
+        reconcile::import(&world.engine, &world.progress, &world.importer, import).await
+    }
+
     async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
         reconcile::remove(&self.world, identity).await
     }
@@ -93,7 +102,7 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
     }
 
     async fn handshake(&self, access: &Access, url: &str) -> Result<(), String> {
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.world.clusters.probe(access, url)).await {
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.world.clusters.probe(access, url, 1)).await {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(format!("no answer from {url} within {} s", HANDSHAKE_TIMEOUT.as_secs())),
         }

@@ -28,6 +28,7 @@ pub(super) async fn cleanup<B: Backend>(
     ctx: &Context<B>,
 ) -> Result<(), ReconcileError> {
     let identity = ctx.identity(cluster);
+    ctx.nested.forget(&identity.uid);
     if ctx.former(cluster).phase != Phase::Deleting {
         report(
             cluster,
@@ -100,7 +101,7 @@ async fn say_what_stays<B: Backend>(
         ),
     };
     tracing::warn!(cluster = %ctx.identity(cluster), note, "let go");
-    announce(ctx, cluster, EventType::Warning, "Abandoned", note).await;
+    announce(ctx, cluster, None, EventType::Warning, "Abandoned", note).await;
 }
 
 fn listed(left: &[String]) -> String {

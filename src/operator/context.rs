@@ -11,7 +11,13 @@ use kube::{
     runtime::events::{Recorder, Reporter},
 };
 
-use super::{args::OperatorArgs, backend::Backend, backoff::BackOff, metrics::Metrics};
+use super::{
+    args::OperatorArgs,
+    backend::Backend,
+    backoff::BackOff,
+    metrics::Metrics,
+    nested::{Nested, Wake},
+};
 use crate::{
     api::{FIELD_MANAGER, Identity, K3sCluster, K3sClusterStatus, validate::Policy},
     plan::Settings,
@@ -35,6 +41,8 @@ pub struct Context<B> {
     pub metrics: Arc<Metrics>,
     pub(super) recorder: Recorder,
     pub(super) written: Written,
+    pub(super) wake: Wake,
+    pub(super) nested: Nested,
 }
 
 impl<B: Backend> Context<B> {
@@ -58,6 +66,8 @@ impl<B: Backend> Context<B> {
             backoff: BackOff::default(),
             metrics,
             written: Written::default(),
+            wake: Wake::default(),
+            nested: Nested::default(),
         }
     }
 

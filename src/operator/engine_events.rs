@@ -16,6 +16,7 @@ use super::{backend::Backend, backoff::BackOff, context::Context, server::Health
 use crate::{
     api::{Identity, K3sCluster, Reason, condition},
     engine::EngineEvent,
+    plan::{image_name, image_repository},
 };
 
 /// After this time a subscription counts as made, also where Docker has nothing to say: what
@@ -114,14 +115,17 @@ async fn wake_all(clusters: &Store<K3sCluster>, wake: &mpsc::Sender<ObjectRef<K3
 /// The clusters that an event matters to.
 ///
 /// A cluster that waits after a failure is left to its back-off: its own failing tries cause
-/// events, too. But one that waits for an image is told of every image that comes.
+/// events, too. But one that waits for an image is told of every image that comes, and one that lists
+/// images of what becomes of those.
 fn woken_by(
     event: &EngineEvent,
     clusters: &Store<K3sCluster>,
     backoff: &BackOff,
 ) -> Vec<ObjectRef<K3sCluster>> {
-    let found = if brings_image(event) {
-        clusters.state_filter(wants_image)
+    let found = if event.kind == "image" {
+        clusters.state_filter(|cluster| {
+            lists_image(cluster, event) || (brings_image(event) && wants_image(cluster))
+        })
     } else if matters(event) {
         owner_of(event, clusters)
             .filter(|cluster| !backoff.waits(cluster.metadata.uid.as_deref().unwrap_or_default()))
@@ -145,7 +149,19 @@ fn owner_of(event: &EngineEvent, clusters: &Store<K3sCluster>) -> Option<Arc<K3s
 }
 
 fn brings_image(event: &EngineEvent) -> bool {
-    event.kind == "image" && matches!(event.action.as_str(), "pull" | "load" | "tag")
+    matches!(event.action.as_str(), "pull" | "load" | "tag" | "import")
+}
+
+/// Whether the event may change what one of `spec.images` is. A tag that is set is named, a pull
+/// names the repository; everything else tells the image's ID alone, and may be any of them.
+fn lists_image(cluster: &K3sCluster, event: &EngineEvent) -> bool {
+    let name = event.name.as_str();
+    let meant = |image: &String| match event.action.as_str() {
+        "tag" => image_name(image) == image_name(name),
+        "pull" => image_repository(image) == image_repository(name),
+        action => matches!(action, "load" | "import" | "untag" | "delete"),
+    };
+    cluster.spec.images.iter().any(meant)
 }
 
 fn wants_image(cluster: &K3sCluster) -> bool {
@@ -234,6 +250,30 @@ mod tests {
         backoff.failed(UID);
         assert_eq!(woken_by(&pulled, &store(Some(Reason::ImageUnavailable)), &backoff).len(), 1);
         assert!(woken_by(&pulled, &store(Some(Reason::Ready)), &backoff).is_empty());
+    }
+
+    #[test]
+    fn an_image_wakes_those_who_list_it() {
+        let (store, mut writer) = reflector::store();
+        let spec = serde_json::json!({"version": "v1.36.1+k3s1", "images": ["app:dev"]});
+        let mut cluster = K3sCluster::new("dev", serde_json::from_value(spec).unwrap());
+        cluster.metadata.uid = Some(UID.into());
+        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
+        for (action, name, expected) in [
+            ("tag", "app:dev", true),
+            ("tag", "docker.io/library/app:dev", true),
+            ("tag", "app:other", false),
+            ("pull", "app", true),
+            ("pull", "other", false),
+            ("load", "sha256:1f", true),
+            ("import", "sha256:1f", true),
+            ("untag", "sha256:1f", true),
+            ("delete", "sha256:1f", true),
+            ("save", "sha256:1f", false),
+        ] {
+            let woken = woken_by(&event("image", action, name, None), &store, &BackOff::default());
+            assert_eq!(!woken.is_empty(), expected, "{action} {name}");
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub struct Metrics {
     engine_failures: IntCounterVec,
     engine_connected: IntGauge,
     watch_errors: IntCounterVec,
+    imports: IntCounterVec,
 }
 
 impl Metrics {
@@ -69,6 +70,11 @@ impl Metrics {
         )?;
         let watch_errors =
             counter("k3nest_watch_errors_total", "Watches of the host cluster that failed.", &["kind"])?;
+        let imports = counter(
+            "k3nest_image_imports_total",
+            "Images brought into nodes, one for each node, by how it ended.",
+            &["result"],
+        )?;
         let duration = Histogram::with_opts(
             HistogramOpts::new("k3nest_reconciliation_duration_seconds", "How long reconciliations take.")
                 .buckets(vec![0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0]),
@@ -90,6 +96,7 @@ impl Metrics {
             engine_failures,
             engine_connected,
             watch_errors,
+            imports,
         })
     }
 
@@ -103,6 +110,13 @@ impl Metrics {
 
     pub(super) fn engine_failed(&self, operation: &str) {
         self.engine_failures.with_label_values(&[operation]).inc();
+    }
+
+    /// Counts the nodes that an image came into, and those that it did not.
+    pub(super) fn imported(&self, (done, failed): (usize, usize)) {
+        for (result, count) in [(Result::Ok, done), (Result::Error, failed)] {
+            self.imports.with_label_values(&[result.as_str()]).inc_by(count as u64);
+        }
     }
 
     pub(super) fn watch_failed(&self, kind: &str) {

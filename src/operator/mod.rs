@@ -1,6 +1,6 @@
 //! The edge towards a host cluster: one acting controller, keyed by cluster.
 //!
-//! [`triggers`] and [`engine_events`] wake clusters, [`reconcile`] takes one of them a step
+//! [`triggers`], [`engine_events`] and [`nested`] wake clusters, [`reconcile`] takes one of them a step
 //! further (dereference → step → publish → status), [`cleanup`] sees deletions through, and
 //! [`server`] tells how it goes.
 
@@ -13,6 +13,7 @@ mod engine_events;
 mod error;
 pub mod install;
 mod metrics;
+mod nested;
 mod publish;
 mod published;
 mod reconcile;
@@ -54,11 +55,8 @@ const GRACE: Duration = Duration::from_secs(20);
 pub async fn run(args: OperatorArgs) -> Result<(), OperatorError> {
     let client = Client::try_default().await.map_err(OperatorError::Client)?;
     let instance = instance(&client).await?;
-    let world = World {
-        engine: Docker::connect(args.docker_host.as_deref())?,
-        clusters: Network,
-        progress: Box::new(|words| tracing::info!("{words}")),
-    };
+    let docker = Docker::connect(args.docker_host.as_deref())?;
+    let world = World::new(docker, Network, Box::new(|words| tracing::info!("{words}")));
     let backend = DockerBackend::new(world, args.host_ip);
     run_with(client, backend, instance, &args, signalled()).await
 }
@@ -83,6 +81,7 @@ async fn run_with<B: Backend>(
     let (controller, clusters) = triggers::controller(&client, args.namespace.as_deref(), &metrics, &health);
     let ctx = Arc::new(Context::new(client, backend, instance, args, metrics.clone()));
     let (wake, woken) = mpsc::channel(engine_events::BUFFER);
+    ctx.wake.through(wake.clone());
 
     let server =
         server::serve(args.metrics_address, health.clone(), metrics, clusters.clone(), told(stopped.clone()))

@@ -11,6 +11,7 @@ use std::{
 use kube::runtime::{
     controller::Action,
     finalizer::{Error as FinalizerError, Event as Turn, finalizer},
+    reflector::ObjectRef,
 };
 
 use super::{
@@ -29,7 +30,7 @@ use crate::{
         Blocked, FINALIZER, Identity, K3sCluster, K3sClusterStatus, Reason, condition, validate::check_spec,
     },
     plan::{InternalAccess, Values},
-    reconcile::{Outcome, Request},
+    reconcile::{Import, Outcome, Request},
 };
 
 /// The slow net under all events.
@@ -99,7 +100,7 @@ fn action<B: Backend>(next: Next, ctx: &Context<B>, uid: &str) -> Action {
     }
 }
 
-async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Next, ReconcileError> {
+async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>) -> Result<Next, ReconcileError> {
     let former = ctx.former(cluster);
     let generation = cluster.metadata.generation;
     if cluster.spec.paused {
@@ -114,6 +115,8 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Nex
     };
     let request = request(cluster, ctx, owner.identity.clone(), inputs, &former);
     let mut outcome = ctx.backend.step(&request, now()).await;
+    begin_imports(cluster, ctx, std::mem::take(&mut outcome.imports));
+    ctx.nested.follow(cluster, &outcome, &ctx.wake);
 
     let published = match existing {
         Some(existing) => publish::publish(ctx, &owner, existing, &outcome).await,
@@ -136,6 +139,22 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Nex
 
     count(ctx, &outcome.status);
     Ok(next(&outcome, &published))
+}
+
+/// Imports go on beside the steps to come: they may take minutes, and a cluster that is deleted must
+/// not wait for them. They end by themselves when the containers do.
+fn begin_imports<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>, imports: Vec<Import>) {
+    if imports.is_empty() {
+        return;
+    }
+    let (ctx, key) = (ctx.clone(), ObjectRef::from_obj(cluster));
+    tokio::spawn(async move {
+        for import in imports {
+            let failed = ctx.backend.import(import).await;
+            ctx.metrics.imported(failed);
+        }
+        ctx.wake.up(key).await;
+    });
 }
 
 /// What a step needs, and what is published already.
@@ -204,9 +223,12 @@ fn request<B: Backend>(
 /// or ConfigMap can mend: their watches tell.
 fn next(outcome: &Outcome, published: &publish::Published) -> Next {
     let watched = [Reason::InvalidSpec, Reason::HostPathDenied, Reason::ReferenceMissing];
+    let images = [Reason::ImageMissing, Reason::NodeOutOfSpace];
     let is = |reasons: &[Reason], word: &str| reasons.iter().any(|reason| reason.as_str() == word);
     match trouble(&outcome.status) {
         Some(reason) if is(&watched, reason) => Next::Resync,
+        // The step knows when the next try is due; what comes into Docker is told.
+        Some(reason) if is(&images, reason) => outcome.recheck.map_or(Next::Resync, Next::After),
         Some(_) => Next::BackOff,
         None => match outcome.recheck {
             Some(wait) => Next::After(wait),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -18,7 +18,10 @@ use super::{
     publish::{Published, terminating},
     published::secret_name,
 };
-use crate::api::{Blocked, K3sCluster, K3sClusterStatus, LocalRef, Phase, Reason, condition, set_condition};
+use crate::{
+    api::{Blocked, K3sCluster, K3sClusterStatus, LocalRef, Phase, Reason, condition, set_condition},
+    reconcile::node_news,
+};
 
 /// Longest note of an Event that the API server takes, in bytes.
 const LONGEST_NOTE: usize = 1024;
@@ -115,7 +118,14 @@ pub(super) async fn write<B: Backend>(
         error => return error.map(drop).context(|| format!("write the status of {name}")),
     }
     for (reason, transition) in transitions(former, status) {
-        announce(ctx, cluster, transition.type_, &reason, transition.note).await;
+        announce(ctx, cluster, None, transition.type_, &reason, transition.note).await;
+    }
+    for news in node_news(former, status) {
+        let (type_, reason) = match news.ready {
+            true => (EventType::Normal, "NodeReady"),
+            false => (EventType::Warning, "NodeNotReady"),
+        };
+        announce(ctx, cluster, Some(&news.node), type_, reason, news.text).await;
     }
     Ok(())
 }
@@ -131,12 +141,13 @@ fn same(a: &K3sClusterStatus, b: &K3sClusterStatus) -> bool {
     sorted(a) == sorted(b)
 }
 
-/// Sends an Event about `cluster`, unless its namespace is on its way out: nothing can be created
+/// Sends an Event about `cluster`, and one of its nodes where it is about that, unless its namespace is on its way out: nothing can be created
 /// there, Events neither. One that cannot be sent is logged: Events are for people, and the report
 /// says the same.
 pub(super) async fn announce<B: Backend>(
     ctx: &Context<B>,
     cluster: &K3sCluster,
+    node: Option<&str>,
     type_: EventType,
     reason: &str,
     note: String,
@@ -149,7 +160,13 @@ pub(super) async fn announce<B: Backend>(
         reason: reason.into(),
         note: Some(shortened(note)),
         action: "Reconcile".into(),
-        secondary: None,
+        // Without it, Events about two nodes would count as one that was repeated.
+        secondary: node.map(|name| ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Node".into()),
+            name: Some(name.into()),
+            ..ObjectReference::default()
+        }),
     };
     if let Err(error) = ctx.recorder.publish(&event, &cluster.object_ref(&())).await {
         tracing::warn!(reason, error = host_message(&error), "an Event could not be sent");

@@ -11,7 +11,10 @@ use std::{
 use ipnet::Ipv4Net;
 
 use super::{Container, GuestAddress, Input, InternalAccess, Network, Record, RecordedNetwork, hash};
-use crate::api::{Blocked, Protocol, Reason, validate::overlap};
+use crate::api::{
+    Blocked, Protocol, Reason,
+    validate::{overlap, port_claims},
+};
 
 /// What else the Docker host has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -183,15 +186,33 @@ fn holder_of(subnet: Ipv4Net, host: &HostFacts) -> Option<String> {
         .or_else(|| refused.map(|r| format!("{r}, which Docker refused")))
 }
 
+/// Who of others holds `port` of the Docker host, in words.
+fn container_with(port: u16, protocol: Protocol, input: &Input, host: &HostFacts) -> Option<String> {
+    let holds = |c: &&Container| c.ports.iter().any(|p| p.port == port && p.protocol == protocol);
+    let holder = host.containers.iter().filter(|c| !input.identity.owns(&c.labels)).find(holds)?;
+    Some(format!("container {}", holder.name))
+}
+
+/// What it means that Docker refused a port that the spec asks for, in the words `message`: which
+/// field asks for it, and who has it.
+pub fn port_taken(input: &Input, host: &HostFacts, message: &str) -> Option<Blocked> {
+    let numbers: Vec<u16> =
+        message.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
+    let claim = port_claims(&input.spec).into_iter().find(|claim| numbers.contains(&claim.host_port))?;
+    let holder = container_with(claim.host_port, claim.protocol, input, host)
+        .unwrap_or_else(|| "a process of the Docker host".into());
+    Some(Blocked::new(
+        Reason::PortTaken,
+        format!(
+            "{}: {} is in use by {holder}; stop what uses it, or choose another port",
+            claim.field, claim.host_port
+        ),
+    ))
+}
+
 fn allocate_port(input: &Input, host: &HostFacts) -> Result<u16, Blocked> {
     let holder = |port: u16| {
-        host.containers
-            .iter()
-            .find(|c| {
-                !input.identity.owns(&c.labels)
-                    && c.ports.iter().any(|p| p.port == port && p.protocol == Protocol::Tcp)
-            })
-            .map(|c| format!("container {}", c.name))
+        container_with(port, Protocol::Tcp, input, host)
             .or_else(|| host.refused_ports.contains(&port).then(|| "a process of the Docker host".to_owned()))
     };
     if let Some(port) = input.spec.api.as_ref().and_then(|api| api.host_port) {
@@ -205,11 +226,11 @@ fn allocate_port(input: &Input, host: &HostFacts) -> Result<u16, Blocked> {
             )),
         };
     }
-    let forwarded: BTreeSet<u16> = input.forwards().iter().map(|p| p.host_port).collect();
+    let claimed: BTreeSet<u16> = port_claims(&input.spec).iter().map(|claim| claim.host_port).collect();
     let (first, last) = input.settings.api_ports;
     let range: Vec<u16> = (first..=last).collect();
     rotated(&range, hash::number(&input.identity.uid))
-        .find(|port| !forwarded.contains(port) && holder(*port).is_none())
+        .find(|port| !claimed.contains(port) && holder(*port).is_none())
         .ok_or_else(|| {
             Blocked::new(
                 Reason::PortTaken,

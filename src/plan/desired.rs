@@ -2,7 +2,7 @@
 //! wanted exactly.
 
 mod balancer;
-mod server;
+mod node;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -14,13 +14,16 @@ use super::{
 };
 use crate::api::{ApiSpec, Blocked, PortMapping, Protocol, Reason, Role};
 use balancer::load_balancer;
-use server::Server;
+use node::Node;
 
 /// Port of the API inside the containers.
 pub const API_PORT: u16 = 6443;
 
 /// The pool of the control plane.
 pub const SERVER_POOL: &str = "server";
+
+/// The pool of `spec.agents`.
+pub const AGENT_POOL: &str = "agent";
 
 /// Everything that should exist for `input`.
 ///
@@ -39,19 +42,25 @@ pub fn desired(
 ) -> Result<Desired, Blocked> {
     refuse_downgrade(input, record)?;
     refuse_own_port(input, record)?;
-    let servers = members(input, record, observed, taken)?;
+    let Members { servers, agents } = members(input, record, observed, taken)?;
     let mut want = Desired {
         record: record.clone(),
         network: network(input, record),
         volumes: Vec::new(),
         containers: Vec::new(),
     };
-    for member in &servers {
-        let server = Server { input, engine, record, member, node: input.spec.server_settings() };
-        want.volumes.extend(server.volumes(images));
-        want.containers.push(server.container(images, observed)?);
+    let groups = [
+        (Role::Server, &servers, input.spec.server_settings()),
+        (Role::Agent, &agents, input.spec.agent_settings()),
+    ];
+    for (role, members, settings) in &groups {
+        for member in *members {
+            let node = Node { input, engine, record, member, role: *role, settings, servers: &servers };
+            want.volumes.extend(node.volumes(images));
+            want.containers.push(node.container(images, observed)?);
+        }
     }
-    want.containers.push(load_balancer(input, record, &servers));
+    want.containers.push(load_balancer(input, record, &servers, &agents));
     let mut seen = BTreeSet::new();
     want.volumes.retain(|volume| seen.insert(volume.name.clone()));
     Ok(want)
@@ -115,14 +124,21 @@ fn network(input: &Input, record: &Record) -> Option<NetworkWant> {
     })
 }
 
-/// The servers: those born already keep their addresses, the others get the lowest free ones.
+/// The nodes of a cluster.
+struct Members {
+    servers: Vec<Member>,
+    agents: Vec<Member>,
+}
+
+/// Every node: those born already keep their addresses, the others get the lowest free ones.
 fn members(
     input: &Input,
     record: &Record,
     observed: &Observed,
     taken: &BTreeSet<Ipv4Addr>,
-) -> Result<Vec<Member>, Blocked> {
+) -> Result<Members, Blocked> {
     let born = observed.members();
+    refuse_fewer(input, record, &born)?;
     if record.initialised && !born.iter().any(|m| m.pool == SERVER_POOL) {
         return Err(Blocked::new(
             Reason::DataLost,
@@ -138,21 +154,59 @@ fn members(
     } else {
         shared_addresses(subnet, &input.identity.uid).collect()
     };
-    (0..input.spec.servers.replicas)
-        .map(|index| {
-            if let Some(member) = born.iter().find(|m| m.pool == SERVER_POOL && m.index == index) {
-                return Ok(member.clone());
-            }
-            let address = candidates.iter().copied().find(|a| !used.contains(a)).ok_or_else(|| {
-                Blocked::new(
-                    Reason::NetworkUnusable,
-                    format!("network {} has no free address left", record.network.name),
-                )
-            })?;
-            used.insert(address);
-            Ok(Member { pool: SERVER_POOL.into(), index, address })
-        })
-        .collect()
+    let mut member = |pool: &str, index: u32| {
+        if let Some(member) = born.iter().find(|m| m.pool == pool && m.index == index) {
+            return Ok(member.clone());
+        }
+        let address = candidates.iter().copied().find(|a| !used.contains(a)).ok_or_else(|| {
+            Blocked::new(
+                Reason::NetworkUnusable,
+                format!("network {} has no free address left for {pool} {index}", record.network.name),
+            )
+        })?;
+        used.insert(address);
+        Ok(Member { pool: pool.into(), index, address })
+    };
+    let mut pool = |name: &str, replicas: u32| {
+        (0..replicas).map(|index| member(name, index)).collect::<Result<Vec<_>, Blocked>>()
+    };
+    Ok(Members {
+        servers: pool(SERVER_POOL, input.spec.servers.replicas)?,
+        agents: pool(AGENT_POOL, input.spec.agents.replicas)?,
+    })
+}
+
+/// Nodes that exist are not taken away, nor servers added: both need more than a container. The
+/// API server refuses such an edit already; a file that the CLI applies is only judged here.
+fn refuse_fewer(input: &Input, record: &Record, born: &[Member]) -> Result<(), Blocked> {
+    let count = |pool: &str| {
+        let indices = born.iter().filter(|m| m.pool == pool).map(|m| m.index + 1);
+        indices.max().unwrap_or_default()
+    };
+    let (servers, agents) = (count(SERVER_POOL), count(AGENT_POOL));
+    let wanted = &input.spec;
+    let refused = if servers > wanted.servers.replicas
+        || (record.initialised && (1..wanted.servers.replicas).contains(&servers))
+    {
+        (
+            "servers",
+            servers,
+            "the number of servers cannot be changed after creation by this version of k3nest",
+        )
+    } else if agents > wanted.agents.replicas {
+        (
+            "agents",
+            agents,
+            "agents can be added to a living cluster, but not yet taken away by this version of k3nest",
+        )
+    } else {
+        return Ok(());
+    };
+    let (group, exist, why) = refused;
+    Err(Blocked::new(
+        Reason::InvalidSpec,
+        format!("spec.{group}.replicas: the cluster has {exist} {group}, and {why}; write {exist}"),
+    ))
 }
 
 impl Input {
@@ -176,6 +230,12 @@ impl Input {
     /// The ports that the user wants forwarded.
     pub fn forwards(&self) -> &[PortMapping] {
         self.spec.load_balancer.as_ref().map(|lb| lb.ports.as_slice()).unwrap_or_default()
+    }
+
+    /// The name servers that the user wants asked.
+    pub(super) fn name_servers(&self) -> Vec<Ipv4Addr> {
+        let servers = self.spec.dns.iter().flat_map(|dns| &dns.servers);
+        servers.filter_map(|server| server.parse().ok()).collect()
     }
 
     /// The token, where it comes from a Secret.

@@ -1,11 +1,14 @@
 //! What to do about the difference between what should exist and what does.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Container, ContainerState, ContainerWant, Desired, Images, Observed, Plan};
-use crate::api::{Identity, Role};
+use super::{
+    Action, Container, ContainerKind, ContainerState, ContainerWant, Desired, Images, MountSource, Observed,
+    Plan, VolumeWant,
+};
+use crate::api::{Identity, Role, label};
 
 /// How long a container that was created and not started is left to whoever created it. Its files
 /// are written between the two; afterwards it counts as half made and is replaced.
@@ -31,10 +34,31 @@ pub fn diff(
     let observed = observed.as_ref();
     let network = plan_network(&mut plan, desired, observed, &[recorded.clone(), removed].concat());
     // Only once the subnet is certain: a data volume holds its node's address for life.
-    let volumes = plan_volumes(&mut plan, desired, observed, &[&recorded[..], &network].concat());
-    let base = [recorded, network, volumes].concat();
-    for want in &desired.containers {
-        plan_container(&mut plan, want, observed, images, &base, now);
+    let base = [recorded, network].concat();
+    let volumes = plan_volumes(&mut plan, desired, observed, &base);
+    let after = |want: &ContainerWant, joined: &[usize]| -> Vec<usize> {
+        let own = want.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume(name) => volumes.get(name.as_str()),
+            MountSource::Host(_) => None,
+        });
+        base.iter().chain(joined).chain(own).copied().collect()
+    };
+    let (first, rest): (Vec<_>, Vec<_>) =
+        desired.containers.iter().partition(|want| decides_token(want, desired, observed));
+    let rolled = next_to_roll(desired, observed);
+    let mut deciding = Vec::new();
+    for want in first {
+        deciding.extend(plan_container(&mut plan, want, observed, images, after(want, &[]), now));
+    }
+    for want in rest {
+        if is_server(want) && rolls(want, desired, observed) && rolled != Some(want.name.as_str()) {
+            // Its turn comes when the others are Ready again.
+            plan.depends_on_nodes = true;
+            wait(&mut plan, Duration::from_secs(1));
+            continue;
+        }
+        let joined = if matches!(want.kind, ContainerKind::Node(_)) { &deciding[..] } else { &[] };
+        plan_container(&mut plan, want, observed, images, after(want, joined), now);
     }
     plan_leftovers(&mut plan, desired, observed, now);
     plan
@@ -46,7 +70,9 @@ pub fn images_needed(desired: &Desired, observed: &Observed) -> Vec<String> {
     let mut images: Vec<String> = desired
         .containers
         .iter()
-        .filter(|want| !matches!(verdict(want, &observed), Verdict::Keep | Verdict::Start(_)))
+        .filter(|want| {
+            matches!(verdict(want, &observed), Verdict::Create | Verdict::Replace(_) | Verdict::Wait)
+        })
         .map(|want| want.image.clone())
         .collect();
     images.sort();
@@ -101,21 +127,44 @@ fn plan_network(plan: &mut Plan, desired: &Desired, observed: &Observed, after: 
     Vec::new()
 }
 
-/// Data volumes first: they are the birth certificates of their nodes.
-fn plan_volumes(plan: &mut Plan, desired: &Desired, observed: &Observed, after: &[usize]) -> Vec<usize> {
-    let missing = desired.volumes.iter().filter(|want| observed.volume(&want.name).is_none());
-    let (data, others): (Vec<_>, Vec<_>) = missing.partition(|want| {
-        want.labels.get(crate::api::label::ROLE).map(String::as_str) == Some(Role::Data.as_str())
+/// Whether the cluster's token is what the container `want` will have, while no server is there to
+/// be asked: one whose data volume is older than it, and the one that founds the cluster. Its name
+/// is a lock: of two who make a cluster at once, one decides. What joins it starts after it.
+fn decides_token(want: &ContainerWant, desired: &Desired, observed: &Observed) -> bool {
+    let ContainerKind::Node(node) = &want.kind else { return false };
+    let asked = observed.containers.iter().any(|c| c.role() == Some(Role::Server));
+    let data = desired.volumes.iter().find(|volume| {
+        is_data(volume) && want.mounts.iter().any(|m| m.source == MountSource::Volume(volume.name.clone()))
     });
-    let mut after = after.to_vec();
-    let mut made = Vec::new();
-    for kind in [data, others] {
-        let steps: Vec<usize> = kind
-            .into_iter()
-            .map(|want| plan.push(Action::CreateVolume(want.clone()), after.clone()))
-            .collect();
-        after.extend(&steps);
-        made.extend(steps);
+    let older = data.is_some_and(|volume| observed.volume(&volume.name).is_some());
+    node.role == Role::Server && !asked && (older || node.founds())
+}
+
+fn is_data(volume: &VolumeWant) -> bool {
+    volume.labels.get(label::ROLE).map(String::as_str) == Some(Role::Data.as_str())
+}
+
+/// Data volumes first: they are the birth certificates of their nodes. Returns the steps by the
+/// name of the volume.
+fn plan_volumes<'a>(
+    plan: &mut Plan,
+    desired: &'a Desired,
+    observed: &Observed,
+    after: &[usize],
+) -> BTreeMap<&'a str, usize> {
+    let missing = desired.volumes.iter().filter(|want| observed.volume(&want.name).is_none());
+    let (data, others): (Vec<_>, Vec<_>) = missing.partition(|want| is_data(want));
+    let node = |want: &VolumeWant| want.labels.get(label::NODE).cloned();
+    let mut born: BTreeMap<Option<String>, usize> = BTreeMap::new();
+    let mut made = BTreeMap::new();
+    for want in data {
+        let step = plan.push(Action::CreateVolume(want.clone()), after.to_vec());
+        born.insert(node(want), step);
+        made.insert(want.name.as_str(), step);
+    }
+    for want in others {
+        let after = after.iter().chain(born.get(&node(want))).copied().collect();
+        made.insert(want.name.as_str(), plan.push(Action::CreateVolume(want.clone()), after));
     }
     made
 }
@@ -123,6 +172,8 @@ fn plan_volumes(plan: &mut Plan, desired: &Desired, observed: &Observed, after: 
 /// What is to be done about one container.
 enum Verdict<'a> {
     Keep,
+    /// A load balancer that runs with another configuration.
+    Reload(&'a Container),
     Create,
     Start(&'a Container),
     Replace(&'a Container),
@@ -132,57 +183,100 @@ enum Verdict<'a> {
 
 fn verdict<'a>(want: &ContainerWant, observed: &'a Observed) -> Verdict<'a> {
     let Some(container) = observed.container(&want.name) else { return Verdict::Create };
-    let same = Some(container.hash()) == want.labels.get(crate::api::label::HASH).map(String::as_str);
+    let same = Some(container.hash()) == want.labels.get(label::HASH).map(String::as_str);
     match container.state {
         ContainerState::Removing => Verdict::Wait,
         ContainerState::Dead | ContainerState::Created => Verdict::Replace(container),
         _ if !same => Verdict::Replace(container),
         ContainerState::Exited => Verdict::Start(container),
+        ContainerState::Running if !is_loaded(want, observed) => Verdict::Reload(container),
         ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => Verdict::Keep,
     }
 }
 
+fn is_server(want: &ContainerWant) -> bool {
+    want.kind.role() == Role::Server
+}
+
+/// Whether `want` is a running server, one of several that have served, whose container is to be
+/// replaced: while it is down, the others must hold the majority of etcd.
+fn rolls(want: &ContainerWant, desired: &Desired, observed: &Observed) -> bool {
+    let several = desired.containers.iter().filter(|other| is_server(other)).count() > 1;
+    let replaced =
+        matches!(verdict(want, observed), Verdict::Replace(c) if c.state == ContainerState::Running);
+    several && desired.record.initialised && replaced
+}
+
+/// The server to replace in this plan, of those that run: one at most, and only where no other is
+/// missed meanwhile. One that is not Ready itself is missed by nobody, and goes first.
+fn next_to_roll<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a str> {
+    let ready = observed.ready.as_ref()?;
+    let is_ready = |want: &ContainerWant| {
+        let running = observed.container(&want.name).is_some_and(|c| c.state == ContainerState::Running);
+        running && ready.contains(&want.hostname)
+    };
+    let servers = desired.containers.iter().filter(|want| is_server(want));
+    let (healthy, sick): (Vec<_>, Vec<_>) = servers.partition(|want| is_ready(want));
+    let turn = if sick.is_empty() { healthy } else { sick };
+    turn.into_iter().find(|want| rolls(want, desired, observed)).map(|want| want.name.as_str())
+}
+
+/// Whether a load balancer has loaded what it should forward.
+fn is_loaded(want: &ContainerWant, observed: &Observed) -> bool {
+    match &want.kind {
+        ContainerKind::Node(_) => true,
+        ContainerKind::LoadBalancer(config) => observed.loaded.as_ref() == Some(&config.fingerprint()),
+    }
+}
+
+/// Returns the step that makes or starts it, if there is one.
 fn plan_container(
     plan: &mut Plan,
     want: &ContainerWant,
     observed: &Observed,
     images: &Images,
-    base: &[usize],
+    mut after: Vec<usize>,
     now: Timestamp,
-) {
-    let mut after = base.to_vec();
+) -> Option<usize> {
     match verdict(want, observed) {
-        Verdict::Keep => return,
-        Verdict::Wait => return wait(plan, Duration::from_secs(1)),
+        Verdict::Keep => return None,
+        Verdict::Wait => {
+            wait(plan, Duration::from_secs(1));
+            return None;
+        }
+        Verdict::Reload(container) => {
+            let action = Action::ReloadBalancer { id: container.id.clone(), want: Box::new(want.clone()) };
+            plan.push(action, after);
+            return None;
+        }
         Verdict::Start(container) => {
-            plan.push(
-                Action::StartContainer { id: container.id.clone(), want: Box::new(want.clone()) },
-                after,
-            );
-            return;
+            let action = Action::StartContainer { id: container.id.clone(), want: Box::new(want.clone()) };
+            return Some(plan.push(action, after));
         }
         Verdict::Replace(container)
             if container.state == ContainerState::Created
                 && now.duration_since(container.created) < CREATED_GRACE =>
         {
-            return wait(plan, Duration::from_secs(1));
+            wait(plan, Duration::from_secs(1));
+            return None;
         }
         Verdict::Create | Verdict::Replace(_) if !images.contains_key(&want.image) => {
             let pull = Action::PullImage(want.image.clone());
             if !plan.steps.iter().any(|step| step.action == pull) {
                 plan.push(pull, Vec::new());
             }
-            return;
+            return None;
         }
         Verdict::Replace(container) => {
             let graceful = container.state == ContainerState::Running;
             let remove =
                 Action::RemoveContainer { id: container.id.clone(), name: container.name.clone(), graceful };
-            after.push(plan.push(remove, base.to_vec()));
+            let removed = plan.push(remove, after.clone());
+            after.push(removed);
         }
         Verdict::Create => {}
     }
-    plan.push(Action::RunContainer(Box::new(want.clone())), after);
+    Some(plan.push(Action::RunContainer(Box::new(want.clone())), after))
 }
 
 fn wait(plan: &mut Plan, time: Duration) {

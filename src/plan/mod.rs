@@ -2,12 +2,14 @@
 //!
 //! [`allocate`] picks once what is kept for life (subnet, ports) into a [`Record`]; [`desired`]
 //! says exactly what should exist; [`diff`] says what to do about the difference to what is
-//! [`Observed`]; [`removal`] is the plan for nothing.
+//! [`Observed`]; [`removal`] is the plan for nothing. [`image_plan`] says which images nodes lack.
 
 mod allocate;
 mod desired;
 mod diff;
 mod hash;
+mod host;
+mod images;
 mod observed;
 mod record;
 mod removal;
@@ -20,11 +22,16 @@ mod tests;
 
 pub use allocate::{
     HostFacts, addresses_in, allocate, allocate_guest, next_guest, next_port, next_subnet, parse_routes,
-    pick_address,
+    pick_address, port_taken,
 };
-pub use desired::{API_PORT, SERVER_POOL, desired, version_numbers};
+pub use desired::{AGENT_POOL, API_PORT, SERVER_POOL, desired, version_numbers};
 pub use diff::{diff, images_needed};
 pub use hash::mac;
+pub use host::{Ask, HostVerdict, Machine, PROBE};
+pub use images::{
+    ImageImport, ImageInNode, ImagePlan, NodeImage, NodeImages, Presence, WantedImage, image_name,
+    image_plan, image_repository,
+};
 pub use observed::*;
 pub use record::*;
 pub use removal::removal;
@@ -48,6 +55,8 @@ pub struct Plan {
     pub recheck: Option<Duration>,
     /// What holds the cluster up until a person acts.
     pub blocked: Option<Blocked>,
+    /// A server is to be replaced, and whether it may be depends on which Nodes are Ready.
+    pub depends_on_nodes: bool,
 }
 
 impl Plan {
@@ -95,6 +104,13 @@ pub enum Action {
         /// What it should be.
         want: Box<ContainerWant>,
     },
+    /// Gives a running load balancer what it forwards, without a restart.
+    ReloadBalancer {
+        /// Id of its container.
+        id: String,
+        /// What it should be.
+        want: Box<ContainerWant>,
+    },
     /// Stops and removes a container, with its anonymous volumes.
     RemoveContainer {
         /// Its id.
@@ -123,6 +139,7 @@ impl std::fmt::Display for Action {
             Self::CreateVolume(v) => write!(f, "create volume {}", v.name),
             Self::RunContainer(c) => write!(f, "run container {} ({})", c.name, c.image),
             Self::StartContainer { want, .. } => write!(f, "start container {}", want.name),
+            Self::ReloadBalancer { want, .. } => write!(f, "reload load balancer {}", want.name),
             Self::RemoveContainer { name, .. } => write!(f, "remove container {name}"),
             Self::RemoveVolume(name) => write!(f, "remove volume {name}"),
             Self::RemoveNetwork { name, .. } => write!(f, "remove network {name}"),

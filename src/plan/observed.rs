@@ -1,6 +1,9 @@
 //! What exists in Docker, as plain data, from three list calls.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -17,6 +20,11 @@ pub struct Observed {
     pub volumes: Vec<Volume>,
     /// Its networks, of which there should be one at most.
     pub networks: Vec<Network>,
+    /// Fingerprint of the configuration that its load balancer has loaded, where one runs.
+    pub loaded: Option<String>,
+    /// Names of the Nodes that the nested API says are Ready; None while it was not asked or did
+    /// not answer.
+    pub ready: Option<BTreeSet<String>>,
 }
 
 /// A container.

@@ -55,6 +55,22 @@ pub struct EngineInfo {
     pub cgroup_version: u8,
     /// OCI runtimes it knows.
     pub runtimes: Vec<String>,
+    /// Operating system of its host, for people.
+    pub system: String,
+    /// Release of its host's kernel.
+    pub kernel: String,
+    /// CPUs it has.
+    pub cpus: Option<u64>,
+    /// Bytes of memory it has.
+    pub memory: Option<u64>,
+    /// Where it keeps its data on its host.
+    pub root: String,
+    /// How it keeps containers, such as overlay2.
+    pub driver: String,
+    /// What it says of that.
+    pub driver_status: BTreeMap<String, String>,
+    /// Names of what it has to secure containers: seccomp, selinux, rootless, userns and others.
+    pub security: Vec<String>,
 }
 
 /// Name of the OCI runtime that `k3nest up` adds where plain `--privileged` fails. An engine that
@@ -62,6 +78,11 @@ pub struct EngineInfo {
 pub const OCI_RUNTIME: &str = "k3nest";
 
 impl EngineInfo {
+    /// Whether `docker info` lists `name` among its security options.
+    pub fn has_security(&self, name: &str) -> bool {
+        self.security.iter().any(|known| known == name)
+    }
+
     /// The OCI runtime for privileged nodes, if not the engine's default.
     pub fn node_runtime(&self) -> Option<String> {
         self.runtimes.iter().find(|r| *r == OCI_RUNTIME).cloned()
@@ -140,8 +161,11 @@ impl SourceKey {
         if let Some(token) = &spec.token_secret_ref {
             found.push(("spec.tokenSecretRef".to_owned(), token.into()));
         }
-        let groups =
-            [("spec.nodeDefaults", spec.node_defaults.as_ref()), ("spec.servers", Some(&spec.servers.node))];
+        let groups = [
+            ("spec.nodeDefaults", spec.node_defaults.as_ref()),
+            ("spec.servers", Some(&spec.servers.node)),
+            ("spec.agents", Some(&spec.agents.node)),
+        ];
         for (at, node) in groups {
             let Some(node) = node else { continue };
             let env =

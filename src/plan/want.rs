@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{GuestAddress, Record, Sensitive};
-use crate::api::{NodeTaint, Protocol, Role};
+use super::{GuestAddress, Record, Sensitive, hash};
+use crate::api::{HostAlias, NodeTaint, Protocol, Role, Ulimit};
 
 /// Everything of a cluster that should exist.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,16 @@ pub struct Desired {
     pub volumes: Vec<VolumeWant>,
     /// Containers.
     pub containers: Vec<ContainerWant>,
+}
+
+impl Desired {
+    /// The nodes, with their containers.
+    pub fn nodes(&self) -> impl Iterator<Item = (&ContainerWant, &NodeConfig)> {
+        self.containers.iter().filter_map(|want| match &want.kind {
+            ContainerKind::Node(node) => Some((want, &**node)),
+            ContainerKind::LoadBalancer(_) => None,
+        })
+    }
 }
 
 /// A network.
@@ -67,6 +78,14 @@ pub struct ContainerWant {
     pub tmpfs: Vec<String>,
     /// Ports to publish.
     pub ports: Vec<Publish>,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// Limits of its processes.
+    pub ulimits: Vec<Ulimit>,
+    /// Further lines of its /etc/hosts.
+    pub host_aliases: Vec<HostAlias>,
+    /// Name servers that Docker's own resolver asks for it; empty: those of the Docker host.
+    pub dns: Vec<Ipv4Addr>,
     /// Name of its network.
     pub network: String,
     /// Its pinned address there.
@@ -82,8 +101,8 @@ pub struct ContainerWant {
 /// What a container is told, from which its files and command are rendered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ContainerKind {
-    /// A k3s server.
-    Server(Box<ServerConfig>),
+    /// A k3s server or agent.
+    Node(Box<NodeConfig>),
     /// The load balancer.
     LoadBalancer(BalancerConfig),
 }
@@ -92,15 +111,44 @@ impl ContainerKind {
     /// The role that goes with it.
     pub fn role(&self) -> Role {
         match self {
-            Self::Server(_) => Role::Server,
+            Self::Node(node) => node.role,
             Self::LoadBalancer(_) => Role::LoadBalancer,
         }
     }
 }
 
-/// What a k3s server is told.
+/// What a container may use at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory in bytes; swap is none.
+    pub memory: Option<u64>,
+    /// Thousandths of a core.
+    pub millicores: Option<u64>,
+    /// GPUs of the Docker host.
+    pub gpus: Option<Gpus>,
+}
+
+impl Limits {
+    /// The cores that a kernel can show for the limit: whole ones.
+    pub fn whole_cores(&self) -> Option<u64> {
+        Some(self.millicores?.div_ceil(1000))
+    }
+}
+
+/// GPUs of the Docker host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpus {
+    /// Every one.
+    All,
+    /// As many.
+    Count(u32),
+}
+
+/// What a k3s node is told.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ServerConfig {
+pub struct NodeConfig {
+    /// [`Role::Server`] or [`Role::Agent`].
+    pub role: Role,
     /// Its Node name.
     pub node_name: String,
     /// Its address.
@@ -119,10 +167,19 @@ pub struct ServerConfig {
     pub labels: BTreeMap<String, String>,
     /// Taints to keep on the Node.
     pub taints: Vec<NodeTaint>,
+    /// Addresses of the other servers, on a server that joins them unless it has data already.
+    pub peers: Vec<Ipv4Addr>,
+}
+
+impl NodeConfig {
+    /// Whether this server makes the cluster.
+    pub fn founds(&self) -> bool {
+        self.flags.contains_key("cluster-init")
+    }
 }
 
 /// What the load balancer is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BalancerConfig {
     /// Addresses of the servers.
     pub servers: Vec<Ipv4Addr>,
@@ -130,8 +187,15 @@ pub struct BalancerConfig {
     pub forwards: Vec<Forward>,
 }
 
+impl BalancerConfig {
+    /// Tells one configuration from another. A running load balancer says which one it has loaded.
+    pub fn fingerprint(&self) -> String {
+        hash::of(self)
+    }
+}
+
 /// One forwarded port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Forward {
     /// Port it listens on inside its container.
     pub listen: u16,

@@ -1,21 +1,22 @@
 //! Gather, plan and act, again and again until the plan is empty or something holds it up.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{
     Request, World,
-    files::{StepFiles, random_hex},
+    files::StepFiles,
+    images::{ImagesSeen, look_at_images},
     inside::{keep_nodes, look_inside},
+    planner::Planner,
+    stop::Stop,
 };
 use crate::{
     api::{Blocked, Reason, Role, label},
-    engine::{Engine, EngineError, Probe, Report, Scope, execute, observe},
+    engine::{Engine, execute},
     k3s::{Access, ClusterApi, NodeFacts},
-    plan::{
-        self, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess, Observed, Plan, Record, Values,
-    },
+    plan::{self, Desired, EngineInfo, HostVerdict, Observed, Plan, Record},
 };
 
 /// How often one step plans anew. Creation takes four rounds (record and pull, run, look, mark as
@@ -26,6 +27,8 @@ const MAX_ROUNDS: usize = 10;
 #[derive(Default)]
 pub struct Seen {
     pub engine: Option<EngineInfo>,
+    /// What is said of the Docker host, if it was judged.
+    pub host: Option<HostVerdict>,
     pub observed: Observed,
     pub record: Option<Record>,
     pub desired: Option<Desired>,
@@ -37,29 +40,23 @@ pub struct Seen {
     pub url: Option<String>,
     /// Why labels or taints of its Nodes are not as wanted.
     pub out_of_step: Option<String>,
+    /// What was found out about images, where some are wanted.
+    pub images: Option<ImagesSeen>,
     /// Last lines of nodes that crash, by container name.
     pub crashes: Vec<(String, String)>,
     /// Something is on its way that needs another look after this time.
     pub recheck: Option<Duration>,
 }
 
-/// Why a step ended before all was as wanted.
-#[derive(Debug, thiserror::Error)]
-pub enum Stop {
-    /// A person must act.
-    #[error(transparent)]
-    Blocked(#[from] Blocked),
-    /// What exists is not what is wanted, and nothing was done about it.
-    #[error("{0}")]
-    Drifted(String),
-    /// Docker failed; trying again may help.
-    #[error(transparent)]
-    Engine(EngineError),
-}
+impl Seen {
+    /// How many servers should be there.
+    pub fn servers(&self) -> usize {
+        self.nodes_wanted().filter(|(_, node)| node.role == Role::Server).count()
+    }
 
-impl From<EngineError> for Stop {
-    fn from(error: EngineError) -> Self {
-        stop(error, None)
+    /// The nodes that should be there, with their containers.
+    pub fn nodes_wanted(&self) -> impl Iterator<Item = (&plan::ContainerWant, &plan::NodeConfig)> {
+        self.desired.iter().flat_map(Desired::nodes)
     }
 }
 
@@ -70,7 +67,7 @@ pub async fn converge<E: Engine, A: ClusterApi>(
     now: Timestamp,
     seen: &mut Seen,
 ) -> Result<(), Stop> {
-    let mut planner = Planner::start(world, request, seen).await?;
+    let mut planner = Planner::start(world, request, now, seen).await?;
     if !planner.input.values.cover(&request.spec) {
         // Made without them, a node would be told something else than what its specification says.
         let message = "what the specification refers to was not looked up; this is a bug of k3nest";
@@ -78,7 +75,7 @@ pub async fn converge<E: Engine, A: ClusterApi>(
     }
     let mut recorded = false;
     for _ in 0..MAX_ROUNDS {
-        let plan = planner.plan(now, seen).await?;
+        let plan = planner.plan(seen).await?;
         if let Some(blocked) = plan.blocked {
             return Err(blocked.into());
         }
@@ -93,17 +90,18 @@ pub async fn converge<E: Engine, A: ClusterApi>(
             if plan.recheck.is_none() {
                 look_inside(world, request, seen).await;
                 keep_nodes(world, request, seen).await;
+                if seen.images.is_none() {
+                    look_at_images(world, request, seen, true).await?;
+                }
             }
             if !planner.note_success(seen) {
                 return Ok(());
             }
             continue;
         }
-        let files = StepFiles {
-            engine: &world.engine,
-            given: planner.input.token().cloned(),
-            initialised: seen.record.as_ref().is_some_and(|r| r.initialised),
-        };
+        let initialised = seen.record.as_ref().is_some_and(|r| r.initialised);
+        let given = planner.input.token().cloned();
+        let files = StepFiles::gather(&world.engine, &seen.observed, given, initialised).await?;
         let report = execute(&world.engine, &request.identity, &plan, &files, &world.progress).await;
         seen.changes += report.done;
         recorded |= report.failures.is_empty() && plan.steps.iter().any(|step| writes_record(&step.action));
@@ -124,9 +122,9 @@ pub async fn preview<E: Engine, A: ClusterApi>(
     now: Timestamp,
 ) -> Result<Plan, Stop> {
     let mut seen = Seen::default();
-    let mut planner = Planner::start(world, request, &mut seen).await?;
+    let mut planner = Planner::start(world, request, now, &mut seen).await?;
     planner.read_only = true;
-    planner.plan(now, &mut seen).await
+    planner.plan(&mut seen).await
 }
 
 /// Looks and changes nothing: what is observed, and what the nested API says.
@@ -136,9 +134,9 @@ pub async fn inspect<E: Engine, A: ClusterApi>(
     now: Timestamp,
     seen: &mut Seen,
 ) -> Result<(), Stop> {
-    let mut planner = Planner::start(world, request, seen).await?;
+    let mut planner = Planner::start(world, request, now, seen).await?;
     planner.read_only = true;
-    let plan = planner.plan(now, seen).await?;
+    let plan = planner.plan(seen).await?;
     if let Some(step) = plan.steps.first() {
         let message = format!(
             "not as applied last: {} to do, first: {}; run k3nest apply",
@@ -149,304 +147,5 @@ pub async fn inspect<E: Engine, A: ClusterApi>(
         return Err(Stop::Drifted(message));
     }
     look_inside(world, request, seen).await;
-    Ok(())
-}
-
-/// What lasts from round to round.
-struct Planner<'a, E, A> {
-    world: &'a World<E, A>,
-    request: &'a Request,
-    input: Input,
-    engine: EngineInfo,
-    host: Option<HostFacts>,
-    /// A record that is to be written next.
-    next_record: Option<Record>,
-    /// Whether nothing may be made, not even a probe.
-    read_only: bool,
-}
-
-impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
-    async fn start(world: &'a World<E, A>, request: &'a Request, seen: &mut Seen) -> Result<Self, Stop> {
-        let engine = world.engine.info().await?;
-        let former = request.former.engine_id.as_ref();
-        seen.engine = Some(engine.clone());
-        if let Some(former) = former.filter(|id| **id != engine.id) {
-            return Err(mismatch(former, &engine).into());
-        }
-        let values: Values = request.values.clone()?;
-        let input = request.input(values);
-        Ok(Self { world, request, input, engine, host: None, next_record: None, read_only: false })
-    }
-
-    /// Gathers, and makes the plan of this round.
-    async fn plan(&mut self, now: Timestamp, seen: &mut Seen) -> Result<Plan, Stop> {
-        seen.observed = observe(&self.world.engine, &self.request.identity).await?;
-        let record = self.record(seen).await?;
-        seen.record = Some(record.clone());
-        let taken = self.taken_addresses(&record, &seen.observed).await?;
-
-        let mut images = Images::new();
-        let mut desired = self.desired(&record, &seen.observed, &images, &taken)?;
-        for reference in plan::images_needed(&desired, &seen.observed) {
-            if let Some(image) = self.world.engine.inspect_image(&reference).await? {
-                images.insert(reference, image.volumes);
-            }
-        }
-        if images.values().any(|volumes| !volumes.is_empty()) {
-            desired = self.desired(&record, &seen.observed, &images, &taken)?;
-        }
-        let plan = plan::diff(&self.request.identity, &desired, &seen.observed, &images, now);
-        seen.desired = Some(desired);
-        Ok(plan)
-    }
-
-    fn desired(
-        &self,
-        record: &Record,
-        observed: &Observed,
-        images: &Images,
-        taken: &BTreeSet<std::net::Ipv4Addr>,
-    ) -> Result<Desired, Blocked> {
-        plan::desired(&self.input, &self.engine, record, observed, images, taken)
-    }
-
-    /// The record as it should be: the one in Docker with what has changed since, or a new one.
-    async fn record(&mut self, seen: &Seen) -> Result<Record, Stop> {
-        // What is written wins over what was to be written: another one may have been faster, and
-        // its generation must not be replaced by an older one.
-        let known = match (self.next_record.take(), seen.observed.record()) {
-            (Some(next), Some(written)) if written.generation < next.generation => Some(next),
-            (next, written) => written.or(next),
-        };
-        let Some(known) = known else {
-            let engine_id = self.engine.id.clone();
-            let salt = random_hex(16);
-            let input = self.input.clone();
-            let own_network = input.spec.network.as_ref().is_none_or(|n| n.name.is_none());
-            if own_network {
-                self.learn_routes().await?;
-            }
-            let mut record = plan::allocate(&input, &engine_id, self.host_facts().await?, &salt)?;
-            record.spec = self.request.keep_spec.clone();
-            // Kept for the further rounds of this step: allocation is not repeated.
-            self.next_record = Some(record.clone());
-            return Ok(record);
-        };
-        if known.engine_id != self.engine.id {
-            return Err(mismatch(&known.engine_id, &self.engine).into());
-        }
-        self.refuse_other_token(&known)?;
-        let guest = match &self.input.internal {
-            InternalAccess::Join { network } if known.guest.as_ref().map(|g| &g.network) != Some(network) => {
-                let input = self.input.clone();
-                plan::allocate_guest(&input, self.host_facts().await?)?
-            }
-            InternalAccess::Join { .. } => known.guest.clone(),
-            InternalAccess::None | InternalAccess::Gateway => None,
-        };
-        let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port);
-        let api_port = match explicit.filter(|port| *port != known.api_port) {
-            // Asked before the load balancer is replaced: one that cannot start helps nobody.
-            Some(_) => {
-                let input = self.input.clone();
-                plan::next_port(&known, &input, self.host_facts().await?)?.api_port
-            }
-            None => known.api_port,
-        };
-        let record = known.changed(|r| {
-            r.guest = guest;
-            r.api_port = api_port;
-            if self.request.keep_spec.is_some() {
-                r.spec = self.request.keep_spec.clone();
-            }
-        });
-        self.next_record = Some(record.clone());
-        Ok(record)
-    }
-
-    fn refuse_other_token(&self, record: &Record) -> Result<(), Blocked> {
-        let (Some(token), Some(mac)) = (self.input.token(), &record.token_mac) else { return Ok(()) };
-        if plan::mac(&record.salt, token.expose()) == *mac {
-            return Ok(());
-        }
-        Err(Blocked::new(
-            Reason::TokenChanged,
-            "spec.tokenSecretRef: the Secret holds another token than the one the cluster was made with; put the former one back (the cluster keeps using it)",
-        ))
-    }
-
-    /// Addresses that others have in a network which is not ours, where a node still needs one.
-    async fn taken_addresses(
-        &mut self,
-        record: &Record,
-        observed: &Observed,
-    ) -> Result<BTreeSet<std::net::Ipv4Addr>, Stop> {
-        let all_born = observed.members().len() >= self.request.spec.servers.replicas as usize;
-        if record.network.owned || all_born {
-            return Ok(BTreeSet::new());
-        }
-        Ok(plan::addresses_in(self.host_facts().await?, &record.network.name))
-    }
-
-    /// What else Docker has; looked up once a step, and only where something is to be picked.
-    async fn host_facts(&mut self) -> Result<&HostFacts, Stop> {
-        let facts = match self.host.take() {
-            Some(facts) => facts,
-            None => {
-                let engine = &self.world.engine;
-                let (containers, networks) = tokio::try_join!(
-                    engine.list_containers(&Scope::Everything),
-                    engine.list_networks(&Scope::Everything),
-                )?;
-                HostFacts { containers, networks, ..HostFacts::default() }
-            }
-        };
-        Ok(self.host.insert(facts))
-    }
-
-    /// Adds the host's own routes to what is known: only a subnet is picked by them.
-    async fn learn_routes(&mut self) -> Result<(), Stop> {
-        self.host_facts().await?;
-        let routes = self.routes().await?;
-        self.host.get_or_insert_default().routes = routes;
-        Ok(())
-    }
-
-    /// The host's own routes, asked in a container with the host's network: Docker may run on
-    /// another machine than we do. Needs the node's image; where it is not there yet, it is pulled.
-    async fn routes(&self) -> Result<Vec<ipnet::Ipv4Net>, EngineError> {
-        if self.read_only {
-            return Ok(Vec::new());
-        }
-        let image = self.input.node_image(&self.request.settings.node_image);
-        if self.world.engine.inspect_image(&image).await?.is_none() {
-            self.world.engine.pull_image(&image, &self.world.progress).await?;
-        }
-        let identity = &self.request.identity;
-        let probe = Probe {
-            name: identity.object_name(&format!("probe-{}", random_hex(3))),
-            image,
-            script: "while IFS= read -r line; do echo \"$line\"; done < /proc/net/route".into(),
-            labels: identity.labels(Role::Probe),
-        };
-        Ok(plan::parse_routes(&self.world.engine.run_once(&probe).await?))
-    }
-
-    /// Draws the conclusions from what was executed: picks again what Docker refused, goes on
-    /// after what passes by itself, and stops at everything else.
-    async fn learn(&mut self, report: Report, seen: &mut Seen) -> Result<(), Stop> {
-        let Some(record) = seen.record.clone() else { return Ok(()) };
-        for failure in report.failures {
-            match failure.error {
-                EngineError::PortTaken { message, .. } if self.may_pick_port(&record, &message) => {
-                    let input = self.input.clone();
-                    self.forget_host_facts().await?;
-                    let host = self.host.get_or_insert_default();
-                    host.refused_ports.insert(record.api_port);
-                    self.next_record = Some(plan::next_port(&record, &input, host)?);
-                }
-                EngineError::SubnetTaken { .. } if self.may_pick_subnet(&record, seen) => {
-                    let input = self.input.clone();
-                    self.forget_host_facts().await?;
-                    self.learn_routes().await?;
-                    let host = self.host.get_or_insert_default();
-                    host.refused_subnets.push(record.network.subnet);
-                    self.next_record = Some(plan::next_subnet(&record, &input, host)?);
-                }
-                error @ EngineError::Busy { .. } if record.guest.is_some() => {
-                    let input = self.input.clone();
-                    self.forget_host_facts().await?;
-                    let host = self.host.get_or_insert_default();
-                    match plan::next_guest(&record, &input, host)? {
-                        Some(next) => self.next_record = Some(next),
-                        None => return Err(stop(error, Some(&failure.action))),
-                    }
-                }
-                error => return Err(stop(error, Some(&failure.action))),
-            }
-        }
-        Ok(())
-    }
-
-    /// Others have made things since; what Docker refused before stays refused.
-    async fn forget_host_facts(&mut self) -> Result<(), Stop> {
-        let former = self.host.take().unwrap_or_default();
-        self.host_facts().await?;
-        let host = self.host.get_or_insert_default();
-        host.refused_ports.extend(former.refused_ports);
-        host.refused_subnets.extend(former.refused_subnets);
-        Ok(())
-    }
-
-    /// Whether the port that Docker names is one we picked, for a cluster nobody uses yet.
-    fn may_pick_port(&self, record: &Record, message: &str) -> bool {
-        let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port).is_some();
-        let named =
-            message.split(|c: char| !c.is_ascii_digit()).any(|number| number.parse() == Ok(record.api_port));
-        !explicit && named && !record.initialised
-    }
-
-    /// Whether the subnet is one we picked, and no node has its address in it yet.
-    fn may_pick_subnet(&self, record: &Record, seen: &Seen) -> bool {
-        self.request.spec.network.is_none() && !record.initialised && seen.observed.members().is_empty()
-    }
-
-    /// Notes in the record that a server was Ready, and with which version. Returns whether
-    /// there is something to write.
-    fn note_success(&mut self, seen: &Seen) -> bool {
-        let (Some(record), Some(Ok(nodes))) = (&seen.record, &seen.nodes) else { return false };
-        let ready: Vec<&NodeFacts> = nodes.iter().filter(|n| n.ready).collect();
-        // Of equals the last counts: v1.36.1+k3s2 over v1.36.1+k3s1.
-        let highest = record
-            .highest_version
-            .iter()
-            .chain(ready.iter().map(|n| &n.version))
-            .cloned()
-            .max_by_key(|version| plan::version_numbers(version));
-        let next = record.changed(|r| {
-            r.initialised |= !ready.is_empty();
-            r.highest_version = highest;
-        });
-        let news = next != *record;
-        self.next_record = Some(next);
-        news
-    }
-}
-
-fn mismatch(recorded: &str, engine: &EngineInfo) -> Blocked {
-    Blocked::new(
-        Reason::EngineMismatch,
-        format!(
-            "the cluster lives on Docker engine {recorded}, and this is {}; connect to that engine again, or delete the cluster and create it here",
-            engine.id
-        ),
-    )
-}
-
-/// What a failure of Docker means for the cluster.
-fn stop(error: EngineError, action: Option<&str>) -> Stop {
-    let (reason, advice) = match &error {
-        EngineError::NameTaken { kind, .. } => {
-            (Reason::NameTaken, format!("k3nest leaves it alone: rename or remove that {kind}"))
-        }
-        EngineError::ImageUnavailable { .. } => (
-            Reason::ImageUnavailable,
-            "check spec.version and spec.image, and that the Docker host reaches the registry".to_owned(),
-        ),
-        EngineError::PortTaken { .. } => {
-            (Reason::PortTaken, "stop what uses it, or choose another hostPort".to_owned())
-        }
-        EngineError::NoPinning { .. } => (
-            Reason::NetworkUnusable,
-            "spec.network.name: addresses can be pinned only in a network with a configured subnet: make it anew with docker network create --subnet, delete the cluster and create it again".to_owned(),
-        ),
-        EngineError::SubnetTaken { .. } => {
-            (Reason::SubnetUnavailable, "choose another spec.network.subnet".to_owned())
-        }
-        _ => return Stop::Engine(error),
-    };
-    // These errors name the object themselves.
-    let action = action.filter(|_| !matches!(reason, Reason::NameTaken | Reason::ImageUnavailable));
-    let at = action.map(|action| format!("{action}: ")).unwrap_or_default();
-    Blocked::new(reason, format!("{at}{error}; {advice}")).into()
+    Ok(look_at_images(world, request, seen, false).await?)
 }

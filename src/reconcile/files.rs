@@ -2,40 +2,86 @@
 //! node's data volume holds a token already.
 
 use rand::RngExt;
+use tokio::sync::OnceCell;
 
 use crate::{
+    api::Role,
     engine::{Command, Engine, EngineError, FileSource, Result},
     k3s::{self, K3S_TOKEN_PATH, TOKEN_PATH},
-    plan::{ContainerKind, ContainerWant, FileWant, Sensitive},
+    plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Observed, Sensitive},
 };
 
 /// The files that a step writes.
 pub struct StepFiles<'a, E> {
-    /// Where to look for a token.
-    pub engine: &'a E,
+    engine: &'a E,
     /// The token the user gave.
-    pub given: Option<Sensitive<Vec<u8>>>,
+    given: Option<Sensitive<Vec<u8>>>,
     /// Whether the cluster was Ready once, so that its token is not to be invented.
-    pub initialised: bool,
+    initialised: bool,
+    /// The cluster's token, the same for every node that the step starts.
+    token: OnceCell<Sensitive<Vec<u8>>>,
 }
 
-impl<E: Engine> StepFiles<'_, E> {
-    /// The token for the server in container `id`: the one in its data volume, which is what its
-    /// etcd was made with; else the user's; else, for a cluster that never was, a new one.
-    async fn token(&self, id: &str) -> Result<Sensitive<Vec<u8>>> {
-        for path in [TOKEN_PATH, K3S_TOKEN_PATH] {
-            if let Some(token) = self.engine.read_file(id, path).await?.filter(|t| !t.is_empty()) {
-                return Ok(Sensitive::new(token.trim_ascii().to_vec()));
+impl<'a, E: Engine> StepFiles<'a, E> {
+    /// For a step that finds the nodes `observed`: what they know of the token is asked before the
+    /// step removes any of them.
+    ///
+    /// # Errors
+    /// Where Docker could not be asked.
+    pub async fn gather(
+        engine: &'a E,
+        observed: &Observed,
+        given: Option<Sensitive<Vec<u8>>>,
+        initialised: bool,
+    ) -> Result<Self> {
+        let files = Self { engine, given, initialised, token: OnceCell::new() };
+        // Servers first. An agent that was told the token of a server which came to nothing holds
+        // the only copy.
+        for role in [Role::Server, Role::Agent] {
+            for node in observed.containers.iter().filter(|c| c.role() == Some(role)) {
+                if let Some(token) = files.token_in(&node.id).await? {
+                    return Ok(Self { token: OnceCell::new_with(Some(token)), ..files });
+                }
             }
         }
-        match (&self.given, self.initialised) {
-            (Some(given), _) => Ok(Sensitive::new(given.expose().trim_ascii().to_vec())),
-            (None, false) => Ok(Sensitive::new(random_hex(32).into_bytes())),
-            (None, true) => Err(EngineError::Refused {
-                what: format!("start server {id}"),
-                message: "its data volume holds no token, and a new one would not open its data; restore the volume, or delete the cluster and create it again".into(),
+        Ok(files)
+    }
+
+    /// The token for the node in container `id`: a server's own, which is what its etcd was made
+    /// with, else the cluster's.
+    async fn token(&self, id: &str, node: &NodeConfig) -> Result<Sensitive<Vec<u8>>> {
+        let own = if node.role == Role::Server { self.token_in(id).await? } else { None };
+        let token = self.token.get_or_try_init(|| async { self.first_token(own.clone(), node) }).await?;
+        Ok(own.unwrap_or_else(|| token.clone()))
+    }
+
+    /// The token where no node has one yet: that of a server whose data is older than its container
+    /// (it starts before whoever joins it, see [`crate::plan::diff`]), else the user's, else, for a
+    /// cluster that never was, a new one, which the founding server gets.
+    fn first_token(&self, own: Option<Sensitive<Vec<u8>>>, node: &NodeConfig) -> Result<Sensitive<Vec<u8>>> {
+        let what = format!("start node {}", node.node_name);
+        match (own, &self.given, self.initialised) {
+            (Some(own), ..) => Ok(own),
+            (None, Some(given), _) => Ok(Sensitive::new(given.expose().trim_ascii().to_vec())),
+            (None, None, false) if node.founds() => Ok(Sensitive::new(random_hex(32).into_bytes())),
+            (None, None, false) => Err(EngineError::Busy {
+                what,
+                message: "the server that it joins is being made by somebody else at this moment".into(),
+            }),
+            (None, None, true) => Err(EngineError::Refused {
+                what,
+                message: "no server's data volume holds the cluster's token, and a new one would not open its data; restore the volumes, or delete the cluster and create it again".into(),
             }),
         }
+    }
+
+    async fn token_in(&self, id: &str) -> Result<Option<Sensitive<Vec<u8>>>> {
+        for path in [TOKEN_PATH, K3S_TOKEN_PATH] {
+            if let Some(token) = self.engine.read_file(id, path).await?.filter(|t| !t.is_empty()) {
+                return Ok(Some(Sensitive::new(token.trim_ascii().to_vec())));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -46,7 +92,9 @@ impl<E: Engine> FileSource for StepFiles<'_, E> {
 
     async fn files(&self, id: &str, want: &ContainerWant) -> Result<Vec<FileWant>> {
         Ok(match &want.kind {
-            ContainerKind::Server(config) => k3s::server_files(config, &self.token(id).await?),
+            ContainerKind::Node(config) => {
+                k3s::node_files(config, &want.limits, &self.token(id, config).await?)
+            }
             ContainerKind::LoadBalancer(config) => k3s::balancer_files(config),
         })
     }

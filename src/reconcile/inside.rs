@@ -6,7 +6,7 @@ use crate::{
     api::Role,
     engine::Engine,
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
-    plan::{self, ContainerKind, ContainerState, InternalAccess, Observed, Record},
+    plan::{self, ContainerState, InternalAccess, Observed, Record},
 };
 
 /// Asks the nested cluster how it is: kubeconfig from the server's container, /readyz and Nodes
@@ -17,7 +17,7 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
         let mut answer = Err("the API has no address yet".to_owned());
         for (address, port) in own_way_in(request, record) {
             let url = format!("https://{address}:{port}");
-            answer = world.clusters.probe(access, &url).await;
+            answer = world.clusters.probe(access, &url, seen.servers()).await;
             if answer.is_ok() {
                 seen.url = Some(url);
                 break;
@@ -29,13 +29,13 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
 }
 
 /// Nodes, where a report from before the container was made does not count: a Node lies in etcd as
-/// the former kubelet left it until the new one speaks, which is after the API answers.
+/// the former kubelet left it until the new one speaks, which is after the API answers. Both times
+/// are whole seconds, and no kubelet speaks within the second in which its container is made.
 fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
-    for want in seen.desired.iter().flat_map(|d| &d.containers) {
-        let ContainerKind::Server(config) = &want.kind else { continue };
+    for (want, config) in seen.nodes_wanted() {
         let Some(container) = seen.observed.container(&want.name) else { continue };
         for node in nodes.iter_mut().filter(|n| n.name == config.node_name) {
-            if node.reported.is_some_and(|reported| reported < container.created) {
+            if node.reported.is_some_and(|reported| reported <= container.created) {
                 node.ready = false;
                 node.message = Some("the kubelet has not reported since its container was made".into());
             }
@@ -45,14 +45,19 @@ fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
 }
 
 async fn read_access<E: Engine, A>(world: &World<E, A>, request: &Request, seen: &Seen) -> Option<Access> {
-    let server = seen.observed.containers.iter().find(|c| c.role() == Some(Role::Server))?;
-    let yaml = world.engine.read_file(&server.id, KUBECONFIG_PATH).await.ok()??;
-    // k3s may be in the middle of writing it.
-    Access::from_k3s_yaml(&yaml, &request.identity.service_host()).ok()
+    let servers = seen.observed.containers.iter().filter(|c| c.role() == Some(Role::Server));
+    for server in servers {
+        let Ok(Some(yaml)) = world.engine.read_file(&server.id, KUBECONFIG_PATH).await else { continue };
+        // k3s may be in the middle of writing it.
+        if let Ok(access) = Access::from_k3s_yaml(&yaml, &request.identity.service_host()) {
+            return Some(access);
+        }
+    }
+    None
 }
 
 /// Addresses under which k3nest itself reaches the API, best first.
-fn own_way_in(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
+pub(super) fn own_way_in(request: &Request, record: &Record) -> Vec<(std::net::Ipv4Addr, u16)> {
     let internal = internal_candidates(request, record);
     if !internal.is_empty() {
         return internal;
@@ -95,7 +100,7 @@ pub async fn keep_nodes<E, A: ClusterApi>(world: &World<E, A>, request: &Request
     for attempt in 1..=KEEP_TRIES {
         let Err(message) = keep_each(world, seen, access, url, &nodes).await else { return };
         tracing::warn!(cluster = %request.identity, message, attempt, "labels or taints not in step");
-        match world.clusters.probe(access, url).await {
+        match world.clusters.probe(access, url, seen.servers()).await {
             Ok(looked_again) if attempt < KEEP_TRIES => nodes = looked_again,
             _ => {
                 seen.out_of_step = Some(message);
@@ -112,8 +117,7 @@ async fn keep_each<E, A: ClusterApi>(
     url: &str,
     nodes: &[NodeFacts],
 ) -> Result<(), String> {
-    for want in seen.desired.iter().flat_map(|d| &d.containers) {
-        let ContainerKind::Server(config) = &want.kind else { continue };
+    for (_, config) in seen.nodes_wanted() {
         let Some(node) = nodes.iter().find(|n| n.name == config.node_name) else { continue };
         world.clusters.keep_node(access, url, node, &config.labels, &config.taints).await?;
     }

@@ -4,11 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{
-    Outcome, Request,
-    converge::{Seen, Stop},
-    inside::internal_candidates,
-};
+use super::{ComingUp, Outcome, Request, converge::Seen, inside::internal_candidates, stop::Stop};
 use crate::{
     api::{
         Blocked, Counts, K3sClusterStatus, NetworkStatus, NodeStatus, Phase, Reason, Role, condition, label,
@@ -16,7 +12,7 @@ use crate::{
     },
     engine::EngineError,
     k3s::NodeFacts,
-    plan::{ContainerKind, ContainerState, Record},
+    plan::{ContainerState, Record, WantedImage},
 };
 
 /// How soon to look again while nodes come up: kubelets report within a second or so.
@@ -25,11 +21,22 @@ const COMING_UP: Duration = Duration::from_millis(400);
 /// How soon to look again at what takes long or fails.
 const STRUGGLING: Duration = Duration::from_secs(5);
 
+/// How soon to look again where the end of an import is waited for, should it not be told.
+const LOST: Duration = Duration::from_secs(30);
+
 /// The cluster in a sentence.
 struct Verdict {
     ready: Option<bool>,
     reason: Reason,
     message: String,
+    /// Whether all is well but for images.
+    about_images: bool,
+}
+
+impl Verdict {
+    fn new(ready: Option<bool>, reason: Reason, message: String) -> Self {
+        Self { ready, reason, message, about_images: false }
+    }
 }
 
 /// The report on a step that found `seen` and ended with `end`.
@@ -53,24 +60,31 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         keep_last_words(&mut status, &request.former);
     }
     let verdict = match (&end, crashing) {
-        (Ok(()), Some(message)) => Verdict { ready: Some(false), reason: Reason::NodeCrashLooping, message },
+        (Ok(()), Some(message)) => Verdict::new(Some(false), Reason::NodeCrashLooping, message),
         _ => judge(&status, &seen, &end),
     };
     let initialised = seen.record.as_ref().is_some_and(|r| r.initialised);
     status.phase = phase(&verdict, initialised);
     set_conditions(&mut status, request, &seen, &verdict, now);
+    set_host_condition(&mut status, request, &seen, (&verdict, end.is_ok()), now);
 
     let recheck = match (&end, verdict.ready) {
         (Ok(()), Some(true)) => None,
+        (Ok(()), _) if verdict.about_images => images_recheck(&seen),
         (Ok(()), _) if verdict.reason == Reason::NodeCrashLooping => Some(STRUGGLING),
         (Ok(()), _) => Some(seen.recheck.unwrap_or(COMING_UP)),
         (Err(Stop::Drifted(_)), _) => Some(COMING_UP),
         (Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })), _) => Some(COMING_UP),
         (Err(_), _) => Some(STRUGGLING),
     };
+    let comes_up = end.is_ok() && recheck == Some(COMING_UP) && seen.recheck.is_none();
+    let coming_up = comes_up.then(|| ComingUp::of(request, &seen, &status)).flatten();
     Outcome {
+        coming_up,
         internal_candidates: seen.record.iter().flat_map(|r| internal_candidates(request, r)).collect(),
         access: seen.access,
+        url: seen.url,
+        imports: seen.images.map(|images| images.imports).unwrap_or_default(),
         changes: seen.changes,
         recheck,
         status,
@@ -132,18 +146,20 @@ fn describe(status: &mut K3sClusterStatus, request: &Request, seen: &Seen) {
         status.engine_id = Some(record.engine_id.clone());
     }
     status.nodes = nodes(seen);
-    let servers: Vec<&NodeStatus> = status.nodes.iter().filter(|n| n.role == Role::Server.as_str()).collect();
-    let count = |test: &dyn Fn(&NodeStatus) -> bool| servers.iter().filter(|n| test(n)).count() as u32;
-    status.servers = Counts {
-        desired: request.spec.servers.replicas,
-        running: count(&|n| n.state == ContainerState::Running.as_str()),
-        ready: count(&|n| n.ready),
+    let of_role = |role: Role| status.nodes.iter().filter(move |n| n.role == role.as_str());
+    let counts = |role: Role, desired: u32| Counts {
+        desired,
+        running: of_role(role).filter(|n| n.state == ContainerState::Running.as_str()).count() as u32,
+        ready: of_role(role).filter(|n| n.ready).count() as u32,
     };
-    status.servers_ready = Some(format!("{}/{}", status.servers.ready, status.servers.desired));
-    status.agents_ready = Some(format!("{}/{}", status.agents.ready, status.agents.desired));
-    let mut versions: Vec<&String> = servers.iter().filter_map(|n| n.version.as_ref()).collect();
+    let ready = |counts: Counts| Some(format!("{}/{}", counts.ready, counts.desired));
+    let servers = counts(Role::Server, request.spec.servers.replicas);
+    let agents = counts(Role::Agent, request.spec.agents.replicas);
+    let mut versions: Vec<&String> = of_role(Role::Server).filter_map(|n| n.version.as_ref()).collect();
     versions.sort_by_key(|v| crate::plan::version_numbers(v));
     status.version = versions.first().map(|v| (*v).clone());
+    (status.servers_ready, status.agents_ready) = (ready(servers), ready(agents));
+    (status.servers, status.agents) = (servers, agents);
 }
 
 /// URL of the API for readers on the Docker host and beyond.
@@ -162,12 +178,7 @@ fn nodes(seen: &Seen) -> Vec<NodeStatus> {
         Some(Ok(nodes)) => nodes,
         _ => &[],
     };
-    let wanted = seen.desired.iter().flat_map(|d| &d.containers);
-    wanted
-        .filter_map(|want| match &want.kind {
-            ContainerKind::Server(config) => Some((want, config)),
-            ContainerKind::LoadBalancer(_) => None,
-        })
+    seen.nodes_wanted()
         .map(|(want, config)| {
             let container = seen.observed.container(&want.name);
             let state = container.map_or("missing", |c| c.state.as_str());
@@ -186,7 +197,7 @@ fn nodes(seen: &Seen) -> Vec<NodeStatus> {
             };
             NodeStatus {
                 name: config.node_name.clone(),
-                role: Role::Server.as_str().into(),
+                role: config.role.as_str().into(),
                 pool: want.labels.get(label::POOL).cloned().unwrap_or_default(),
                 container: want.name.clone(),
                 ip: want.address.to_string(),
@@ -200,7 +211,7 @@ fn nodes(seen: &Seen) -> Vec<NodeStatus> {
 }
 
 fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verdict {
-    let verdict = |ready, reason, message: String| Verdict { ready, reason, message };
+    let verdict = Verdict::new;
     match end {
         Err(Stop::Blocked(Blocked { reason, message })) => verdict(Some(false), *reason, message.clone()),
         Err(Stop::Drifted(message)) => verdict(Some(false), Reason::Progressing, message.clone()),
@@ -216,8 +227,11 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
         }
         Ok(()) => {
             if let Some((name, text)) = seen.crashes.first() {
+                let agent =
+                    status.nodes.iter().any(|n| n.container == *name && n.role == Role::Agent.as_str());
+                let group = if agent { "agents" } else { "servers" };
                 let message = format!(
-                    "container {name} stops again and again: check spec.servers.args and spec.servers.config, and docker logs {name}; its last words: {text}"
+                    "container {name} stops again and again: check spec.{group}.args and spec.{group}.config, and docker logs {name}; its last words: {text}"
                 );
                 return verdict(Some(false), Reason::NodeCrashLooping, message);
             }
@@ -226,13 +240,19 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
                 (Some(Ok(_)), None) if seen.out_of_step.is_some() => {
                     verdict(Some(false), Reason::Progressing, seen.out_of_step.clone().unwrap_or_default())
                 }
-                (Some(Ok(_)), None) => verdict(Some(true), Reason::Ready, "every node is Ready".into()),
+                (Some(Ok(_)), None) => judge_images(seen)
+                    .unwrap_or_else(|| verdict(Some(true), Reason::Ready, "every node is Ready".into())),
                 (Some(Ok(_)), Some(node)) => {
                     let why = node.message.clone().unwrap_or_default();
+                    let ready = status.nodes.iter().filter(|n| n.ready).count();
+                    let of = match status.nodes.len() {
+                        1 => String::new(),
+                        all => format!("{ready} of {all} nodes are Ready; "),
+                    };
                     verdict(
                         Some(false),
                         Reason::WaitingForNodes,
-                        format!("node {} is not Ready: {why}", node.name),
+                        format!("{of}node {} is not Ready: {why}", node.name),
                     )
                 }
                 (Some(Err(why)), _) => verdict(Some(false), Reason::WaitingForNodes, why.clone()),
@@ -247,6 +267,52 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
             }
         }
     }
+}
+
+/// What images are not where they should be, if so. What fails is said before what is on its way, and
+/// that before what a person has to bring.
+fn judge_images(seen: &Seen) -> Option<Verdict> {
+    let images = seen.images.as_ref()?;
+    let verdict =
+        |reason, message| Some(Verdict { about_images: true, ..Verdict::new(Some(false), reason, message) });
+    if !images.failures.is_empty() {
+        let full = images.failures.iter().any(|failure| failure.out_of_space);
+        let reason = if full { Reason::NodeOutOfSpace } else { Reason::ImageImportFailed };
+        let messages: Vec<&str> = images.failures.iter().map(|failure| failure.message.as_str()).collect();
+        return verdict(reason, messages.join("; "));
+    }
+    if !images.imports.is_empty() {
+        let words: Vec<String> = images.imports.iter().map(ToString::to_string).collect();
+        return verdict(Reason::Progressing, words.join("; "));
+    }
+    if !images.busy.is_empty() {
+        return verdict(Reason::Progressing, format!("importing images into {}", images.busy.join(", ")));
+    }
+    if let Some((node, why)) = images.unlisted.first() {
+        let message = format!("node {node} could not be asked for its images: {why}; looking again");
+        return verdict(Reason::Progressing, message);
+    }
+    if !images.lacking.is_empty() {
+        return verdict(Reason::Progressing, format!("{}; run k3nest apply", images.lacking.join("; ")));
+    }
+    if images.missing.is_empty() {
+        return None;
+    }
+    let all = |of: fn(&WantedImage) -> &str| images.missing.iter().map(of).collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "{}: the Docker daemon has no image {}; docker build, docker pull or docker load it there, and it is imported as soon as it comes",
+        all(|image| &image.field),
+        all(|image| &image.reference)
+    );
+    verdict(Reason::ImageMissing, message)
+}
+
+/// When to look again at images. The end of an import and what comes into Docker are told.
+fn images_recheck(seen: &Seen) -> Option<Duration> {
+    let images = seen.images.as_ref()?;
+    let unlisted = (!images.unlisted.is_empty()).then_some(STRUGGLING);
+    let busy = !(images.imports.is_empty() && images.busy.is_empty());
+    [images.retry, unlisted, busy.then_some(LOST)].into_iter().flatten().min()
 }
 
 fn phase(verdict: &Verdict, initialised: bool) -> Phase {
@@ -266,7 +332,7 @@ fn set_conditions(
     now: Timestamp,
 ) {
     let generation = request.generation;
-    let Verdict { ready, reason, message } = verdict;
+    let Verdict { ready, reason, message, about_images: _ } = verdict;
     let stalled = reason.needs_a_person();
     let mut set = |type_: &str, value: Option<bool>, reason: Reason, message: String| {
         set_condition(&mut status.conditions, type_, value, reason, message, generation, now);
@@ -280,13 +346,39 @@ fn set_conditions(
         Some(Err(why)) => set(condition::AVAILABLE, Some(false), Reason::WaitingForNodes, why.clone()),
         None => set(condition::AVAILABLE, None, *reason, "the API could not be asked".into()),
     }
-    match &seen.engine {
-        Some(engine) => {
-            let text = format!("the Docker host uses cgroup v{}", engine.cgroup_version);
-            set(condition::HOST_COMPATIBLE, Some(true), Reason::HostCompatible, text);
+}
+
+/// What is said of the Docker host: judged is it when nodes are made, and what was said then stands
+/// as long as they run.
+fn set_host_condition(
+    status: &mut K3sClusterStatus,
+    request: &Request,
+    seen: &Seen,
+    (verdict, done): (&Verdict, bool),
+    now: Timestamp,
+) {
+    let former = request.former.conditions.iter().find(|c| c.type_ == condition::HOST_COMPATIBLE);
+    // One that was found unfit has nothing more asked of it than what runs, once all is done.
+    let stands = former.filter(|c| c.status == "True" || (c.status == "False" && !done));
+    let (value, reason, message) = match (&seen.host, &seen.engine, stands) {
+        (Some(host), ..) => match host.blocked() {
+            Some(blocked) => (Some(false), blocked.reason, blocked.message),
+            None => (Some(true), Reason::HostCompatible, host.message()),
+        },
+        (None, None, _) => (None, verdict.reason, "Docker could not be asked".to_owned()),
+        (None, Some(_), Some(former)) => {
+            let fit = former.status == "True";
+            let reason = if fit { Reason::HostCompatible } else { Reason::HostIncompatible };
+            (Some(fit), reason, former.message.clone())
         }
-        None => set(condition::HOST_COMPATIBLE, None, *reason, "Docker could not be asked".into()),
-    }
+        (None, Some(engine), None) if done => {
+            let text = format!("the Docker host uses cgroup v{}", engine.cgroup_version);
+            (Some(true), Reason::HostCompatible, text)
+        }
+        (None, Some(_), None) => (None, verdict.reason, "the Docker host was not looked at yet".to_owned()),
+    };
+    let type_ = condition::HOST_COMPATIBLE;
+    set_condition(&mut status.conditions, type_, value, reason, message, request.generation, now);
 }
 
 #[cfg(test)]

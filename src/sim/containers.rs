@@ -135,6 +135,7 @@ impl Docker {
     }
 
     pub fn stop_container(&mut self, id: &str) {
+        self.mourn(id);
         if let Some(container) = self.containers.values_mut().find(|c| c.id == id && c.is_up()) {
             container.state = ContainerState::Exited;
         }
@@ -143,6 +144,7 @@ impl Docker {
     /// By force, with its anonymous volumes.
     pub fn remove_container(&mut self, id: &str) {
         let Ok(name) = self.name_of(id, "") else { return };
+        self.mourn(id);
         let Some(container) = self.containers.remove(&name) else { return };
         for volume in container.volumes.values() {
             if self.volumes.get(volume).is_some_and(|v| v.anonymous) {

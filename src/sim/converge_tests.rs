@@ -24,7 +24,9 @@ struct ForLife {
 fn for_life(docker: &Docker) -> Option<ForLife> {
     let record = record(docker, &dev())?;
     let ours = docker.volumes.values().filter(|v| v.labels.get(label::OWNER) == Some(&dev().uid));
-    let etcd = ours.filter_map(|v| v.etcd.clone()).next()?;
+    let mut etcds = ours.filter_map(|v| v.etcd.clone());
+    let etcd = etcds.next()?;
+    assert!(etcds.all(|other| other == etcd), "a cluster has two etcds");
     let subnet = record.network.subnet.to_string();
     record.initialised.then_some(ForLife {
         etcd: etcd.id,

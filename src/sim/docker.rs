@@ -12,13 +12,13 @@ use std::{
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use super::k3s::{Etcd, whole_seconds};
+use super::k3s::{Etcd, SimNode, whole_seconds};
 use crate::{
     api::validate::overlap,
     engine::{EngineError, Result},
     plan::{
         Attachment, BalancerConfig, Container, ContainerKind, ContainerState, ContainerWant, EngineInfo,
-        HostPort, Network, NetworkWant, Volume, VolumeWant,
+        HostPort, Limits, Network, NetworkWant, Volume, VolumeWant,
     },
 };
 
@@ -63,10 +63,14 @@ pub struct SimImage {
 #[derive(Clone, Debug, Default)]
 pub struct Docker {
     pub info: EngineInfo,
+    /// What a probe reads there.
+    pub machine: String,
     pub now: Timestamp,
     pub containers: BTreeMap<String, SimContainer>,
     pub volumes: BTreeMap<String, SimVolume>,
     pub networks: Vec<Network>,
+    /// Nodes by name, of each etcd by its id.
+    pub nodes: BTreeMap<String, BTreeMap<String, SimNode>>,
     pub images: BTreeMap<String, SimImage>,
     /// Ports that processes of the host hold.
     pub busy_ports: BTreeSet<u16>,
@@ -98,6 +102,10 @@ pub fn bare_container() -> ContainerWant {
         guest: None,
         privileged: false,
         runtime: None,
+        limits: Limits::default(),
+        ulimits: Vec::new(),
+        host_aliases: Vec::new(),
+        dns: Vec::new(),
     }
 }
 

@@ -169,11 +169,15 @@ impl Engine for SimEngine {
     async fn inspect_image(&self, reference: &str) -> Result<Option<ImageInfo>> {
         let found = |docker: &mut Docker| docker.images.get(reference).filter(|i| i.present).cloned();
         let image = self.ask("inspect image", found).await?;
-        Ok(image.map(|image| ImageInfo { id: reference.into(), volumes: image.volumes }))
+        Ok(image.map(|image| ImageInfo { id: reference.into(), volumes: image.volumes, env: Vec::new() }))
     }
 
     async fn pull_image(&self, reference: &str, _progress: &Progress) -> Result<()> {
         self.change(format!("pull image {reference}"), |docker| docker.pull(reference)).await
+    }
+
+    fn export_image(&self, _reference: &str) -> impl Stream<Item = Result<Bytes>> + Send {
+        futures::stream::empty()
     }
 
     async fn create_network(&self, want: &NetworkWant) -> Result<Network> {
@@ -254,9 +258,7 @@ impl Engine for SimEngine {
         let run = |docker: &mut Docker| docker.run_probe(&want);
         let id = self.change(format!("create container {}", want.name), run).await?;
         self.remove_container(&id).await?;
-        Ok("Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
-            eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\n"
-            .into())
+        Ok(self.docker().machine.clone())
     }
 
     fn events(&self) -> impl Stream<Item = Result<EngineEvent>> + Send {

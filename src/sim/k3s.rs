@@ -1,14 +1,15 @@
-//! What a started server does, as far as k3nest's promises depend on it: etcd lives in the data
-//! volume, opens with one token only, and is made anew by whoever starts without data.
+//! What a started node does, as far as k3nest's promises depend on it: etcd lives in the data
+//! volumes of the servers, opens with one token only, and is made anew by whoever starts without
+//! data and is told to.
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Taint;
 
-use super::docker::{Docker, SimContainer};
+use super::docker::{Docker, SimContainer, SimVolume};
 use crate::{
-    api::{NodeTaint, label},
+    api::{NodeTaint, Role, label},
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
     plan::{API_PORT, ContainerKind, ContainerState, Sensitive},
 };
@@ -18,15 +19,13 @@ const DATA_DIR: &str = "/var/lib/rancher/k3s";
 /// The key in every kubeconfig of this world.
 pub const CLIENT_KEY: &str = "PRIVATE-CLIENT-KEY";
 
-/// A cluster's state, in the data volume of its server.
+/// A server's share of a cluster's etcd, in its data volume.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Etcd {
-    /// Another one for every cluster that was ever made.
+    /// Another one for every cluster that was ever made; the same in all of its servers.
     pub id: String,
     /// The token it was made with, and opens with.
     pub token: Vec<u8>,
-    /// Its Nodes.
-    pub nodes: BTreeMap<String, SimNode>,
 }
 
 /// A Node: as its kubelet reported last.
@@ -55,7 +54,7 @@ impl Docker {
         let now = self.now;
         let state = match self.containers[name].want.kind.clone() {
             ContainerKind::LoadBalancer(_) => ContainerState::Running,
-            ContainerKind::Server(_) => self.boot_server(name),
+            ContainerKind::Node(node) => self.boot_node(name, node.role),
         };
         if let Some(container) = self.containers.get_mut(name) {
             container.state = state;
@@ -63,11 +62,13 @@ impl Docker {
         }
     }
 
-    fn boot_server(&mut self, name: &str) -> ContainerState {
+    fn boot_node(&mut self, name: &str, role: Role) -> ContainerState {
         let container = self.containers[name].clone();
         let owner = container.want.labels.get(label::OWNER).cloned().unwrap_or_default();
         let token = self.read_file(&container.id, TOKEN_PATH).unwrap_or_default();
         let config = self.read_file(&container.id, "/etc/rancher/k3s/config.yaml").unwrap_or_default();
+        let config: BTreeMap<String, serde_json::Value> =
+            serde_saphyr::from_slice(&config).unwrap_or_default();
         let Some(data) = container.volumes.get(DATA_DIR).cloned() else {
             self.broken.push(format!("SPLIT: {name} keeps its data in no volume"));
             return ContainerState::Running;
@@ -78,35 +79,116 @@ impl Docker {
         if self.volumes[&data].anonymous || container.volumes.values().any(|v| self.volumes[v].anonymous) {
             self.broken.push(format!("{name} has an anonymous volume"));
         }
-        if self.volumes[&data].etcd.is_none() {
-            if self.served.contains(&owner) {
-                self.broken
-                    .push(format!("SPLIT: {name} began an empty cluster in the place of one with data"));
+        if role == Role::Agent {
+            if !config.contains_key("server") {
+                self.broken.push(format!("{name} is an agent of nobody"));
             }
-            let id = self.id("etcd");
-            let made = Etcd { id, token: token.clone(), nodes: BTreeMap::new() };
-            self.volumes.entry(data.clone()).or_default().etcd = Some(made);
+            return ContainerState::Running;
         }
-        let etcd = self.volumes[&data].etcd.clone();
-        match etcd {
-            Some(etcd) if etcd.token == token => {
-                let access = Access {
-                    ca: format!("CA of {}", etcd.id),
-                    certificate: "CERTIFICATE".into(),
-                    key: Sensitive::new(CLIENT_KEY.into()),
-                    server_name: String::new(),
-                };
-                let yaml = access.kubeconfig("default", "https://127.0.0.1:6443").into_bytes();
-                if let Some(c) = self.containers.get_mut(name) {
-                    c.files.insert(KUBECONFIG_PATH.into(), (0o600, yaml));
-                }
+        match self.volumes[&data].etcd.clone() {
+            Some(etcd) => self.open(name, &etcd, &token),
+            None if config.contains_key("server") && !config.contains_key("cluster-init") => {
                 ContainerState::Running
             }
-            _ => {
-                self.broken.push(format!("{name} was started with another token than its data's"));
-                ContainerState::Restarting
+            None => {
+                if self.served.contains(&owner) {
+                    self.broken
+                        .push(format!("SPLIT: {name} began an empty cluster in the place of one with data"));
+                }
+                let etcd = Etcd { id: self.id("etcd"), token: token.clone() };
+                self.volumes.entry(data).or_default().etcd = Some(etcd.clone());
+                self.open(name, &etcd, &token)
             }
         }
+    }
+
+    /// A server opens its data, and writes its kubeconfig.
+    fn open(&mut self, name: &str, etcd: &Etcd, token: &[u8]) -> ContainerState {
+        if etcd.token != token {
+            self.broken.push(format!("{name} was started with another token than its data's"));
+            return ContainerState::Restarting;
+        }
+        let access = Access {
+            ca: format!("CA of {}", etcd.id),
+            certificate: "CERTIFICATE".into(),
+            key: Sensitive::new(CLIENT_KEY.into()),
+            server_name: String::new(),
+        };
+        let yaml = access.kubeconfig("default", "https://127.0.0.1:6443").into_bytes();
+        if let Some(c) = self.containers.get_mut(name) {
+            c.files.insert(KUBECONFIG_PATH.into(), (0o600, yaml));
+        }
+        ContainerState::Running
+    }
+
+    fn etcd_of(&self, container: &SimContainer) -> Option<&Etcd> {
+        self.volumes.get(container.volumes.get(DATA_DIR)?)?.etcd.as_ref()
+    }
+
+    /// What nodes of the network of `server` do by themselves: servers without data join its etcd,
+    /// and kubelets report, each once it has had its time. Whoever has another token stays outside.
+    fn gather(&mut self, server: &SimContainer, etcd: &Etcd) {
+        let boot = SignedDuration::from_millis(self.boot_millis);
+        let owner = server.want.labels.get(label::OWNER);
+        let nodes: Vec<SimContainer> = self
+            .containers
+            .values()
+            .filter(|c| c.network_id == server.network_id && c.want.labels.get(label::OWNER) == owner)
+            .filter(|c| c.state == ContainerState::Running)
+            .cloned()
+            .collect();
+        for node in nodes {
+            let ContainerKind::Node(config) = &node.want.kind else { continue };
+            let up_for = node.started.map_or(SignedDuration::ZERO, |s| self.now.duration_since(s));
+            if up_for < boot {
+                continue;
+            }
+            let token = self.read_file(&node.id, TOKEN_PATH).unwrap_or_default();
+            if token != etcd.token {
+                self.broken.push(format!("{} joins with another token than the cluster's", node.want.name));
+                continue;
+            }
+            if config.role == Role::Server && self.etcd_of(&node).is_none() {
+                let data = node.volumes.get(DATA_DIR).cloned().unwrap_or_default();
+                self.volumes.entry(data).or_default().etcd = Some(etcd.clone());
+                self.open(&node.want.name, etcd, &token);
+            }
+            if up_for >= boot * 2 {
+                let known = self.nodes.entry(etcd.id.clone()).or_default();
+                let entry = known.entry(node.want.hostname.clone()).or_default();
+                entry.version = version_of(&node.want.image);
+                entry.reported = whole_seconds(self.now);
+            }
+        }
+    }
+
+    /// Notes it if the container `id`, about to go down, takes the majority of its etcd along. One
+    /// server alone has nobody to leave it to; that is no loss.
+    pub fn mourn(&mut self, id: &str) {
+        let Some(container) = self.containers.values().find(|c| c.id == id) else { return };
+        let Some(etcd) = self.etcd_of(container).cloned() else { return };
+        let owner = container.want.labels.get(label::OWNER).cloned().unwrap_or_default();
+        let members = self.volumes.values().filter(|v| v.etcd.as_ref().is_some_and(|e| e.id == etcd.id));
+        if members.count() < 3 || !self.served.contains(&owner) || !self.has_quorum(&etcd) {
+            return;
+        }
+        let name = container.want.name.clone();
+        let up =
+            std::mem::replace(&mut self.containers.get_mut(&name).unwrap().state, ContainerState::Exited);
+        if !self.has_quorum(&etcd) {
+            self.broken.push(format!("QUORUM: {name} was taken down while too few others ran"));
+        }
+        self.containers.get_mut(&name).unwrap().state = up;
+    }
+
+    /// Whether more than half of the members of `etcd` run.
+    fn has_quorum(&self, etcd: &Etcd) -> bool {
+        let is_member = |volume: &SimVolume| volume.etcd.as_ref().is_some_and(|e| e.id == etcd.id);
+        let members = self.volumes.values().filter(|v| is_member(v)).count();
+        let runs = |c: &&SimContainer| {
+            c.state == ContainerState::Running && self.etcd_of(c).is_some_and(|e| e.id == etcd.id)
+        };
+        self.containers.values().filter(runs).count() * 2 > members
     }
 
     /// The server behind `url`, through whatever load balancer publishes it.
@@ -125,30 +207,31 @@ impl Docker {
             c.state == ContainerState::Running
                 && c.network_id == balancer.network_id
                 && config.servers.contains(&c.want.address)
+                && self.etcd_of(c).is_some()
         })
     }
 
     /// What the nested API at `url` says. Its Node is up when the server has had its time.
     pub fn probe(&mut self, access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
         let server = self.server_behind(url).cloned().ok_or("connection refused")?;
-        let data = server.volumes.get(DATA_DIR).cloned().unwrap_or_default();
+        let etcd = self.etcd_of(&server).cloned().ok_or("no etcd")?;
         let owner = server.want.labels.get(label::OWNER).cloned().unwrap_or_default();
         let up_for = server.started.map_or(SignedDuration::ZERO, |s| self.now.duration_since(s));
-        let boot = SignedDuration::from_millis(self.boot_millis);
-        let etcd = self.volumes.get_mut(&data).and_then(|v| v.etcd.as_mut()).ok_or("no etcd")?;
         if access.ca != format!("CA of {}", etcd.id) {
             return Err("certificate signed by unknown authority".into());
         }
-        if up_for < boot {
+        if up_for < SignedDuration::from_millis(self.boot_millis) {
             return Err("the API is not ready: waiting for etcd".into());
         }
-        if up_for >= boot * 2 {
-            let node = etcd.nodes.entry(server.want.hostname.clone()).or_default();
-            node.version = version_of(&server.want.image);
-            node.reported = whole_seconds(self.now);
+        self.gather(&server, &etcd);
+        if !self.has_quorum(&etcd) {
+            return Err("the API is not ready: waiting for etcd".into());
+        }
+        let nodes = self.nodes.entry(etcd.id).or_default();
+        if !nodes.is_empty() {
             self.served.insert(owner);
         }
-        Ok(etcd.nodes.iter().map(|(name, node)| node.facts(name)).collect())
+        Ok(nodes.iter().map(|(name, node)| node.facts(name)).collect())
     }
 
     /// Labels and taints as k3nest wants them. Returns whether that is news.
@@ -160,9 +243,9 @@ impl Docker {
         taints: &[NodeTaint],
     ) -> Result<bool, String> {
         let server = self.server_behind(url).cloned().ok_or("connection refused")?;
-        let data = server.volumes.get(DATA_DIR).cloned().unwrap_or_default();
-        let etcd = self.volumes.get_mut(&data).and_then(|v| v.etcd.as_mut()).ok_or("no etcd")?;
-        let node = etcd.nodes.get_mut(name).ok_or("no such Node")?;
+        let etcd = self.etcd_of(&server).cloned().ok_or("no etcd")?;
+        let node =
+            self.nodes.get_mut(&etcd.id).and_then(|nodes| nodes.get_mut(name)).ok_or("no such Node")?;
         let news = node.labels != *labels || node.taints != taints;
         (node.labels, node.taints) = (labels.clone(), taints.to_vec());
         Ok(news)
@@ -193,7 +276,7 @@ impl SimNode {
 
 /// The nested APIs of a simulated engine.
 impl ClusterApi for super::engine::SimClusters {
-    async fn probe(&self, access: &Access, url: &str) -> Result<Vec<NodeFacts>, String> {
+    async fn probe(&self, access: &Access, url: &str, _servers: usize) -> Result<Vec<NodeFacts>, String> {
         self.0.pause().await;
         self.0.docker().probe(access, url)
     }

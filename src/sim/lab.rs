@@ -24,6 +24,11 @@ const MAX_TURNS: usize = 20_000;
 /// More steps than any history needs to settle after its last accident.
 const MAX_STEPS: usize = 80;
 
+/// What a probe reads: one route, and a kernel with room for nodes.
+const MACHINE: &str = "/proc/net/route:Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
+    /proc/net/route:eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\n\
+    /proc/sys/fs/inotify/max_user_instances:8192\n";
+
 /// A Docker host under observation.
 pub struct Lab {
     pub engine: SimEngine,
@@ -41,7 +46,8 @@ pub fn cases(default: u32) -> Config {
 /// A Docker host with every image to be had and somebody else's networks and containers.
 pub fn host() -> Docker {
     let mut docker = Docker {
-        info: EngineInfo { id: "ENGINE-A".into(), cgroup_version: 2, runtimes: Vec::new() },
+        info: EngineInfo { id: "ENGINE-A".into(), cgroup_version: 2, ..EngineInfo::default() },
+        machine: MACHINE.into(),
         now: "2026-01-01T00:00:00Z".parse().unwrap(),
         boot_millis: 1000,
         ..Docker::default()
@@ -107,7 +113,7 @@ impl Lab {
     pub fn new(docker: Docker) -> Self {
         let engine = SimEngine::new(docker);
         let clusters = SimClusters(engine.clone());
-        let world = World { engine: engine.clone(), clusters, progress: Box::new(|_| {}) };
+        let world = World::new(engine.clone(), clusters, Box::new(|_| {}));
         Self { engine, world, former: BTreeMap::new() }
     }
 
@@ -215,10 +221,11 @@ impl Lab {
     /// Removes until nothing is left. Returns what is left if that never comes.
     pub fn delete(&mut self, identity: &Identity) -> Result<(), Option<Removal>> {
         let mut last = None;
+        // From here on nobody minds what it loses.
+        self.engine.docker().served.remove(&identity.uid);
         for _ in 0..MAX_STEPS {
             if let Some(Ok(removal)) = self.run(remove(&self.world, identity)) {
                 if removal == Removal::Gone {
-                    self.engine.docker().served.remove(&identity.uid);
                     self.former.remove(&identity.uid);
                     return Ok(());
                 }

@@ -22,6 +22,7 @@ mod specs;
 
 mod appliers_tests;
 mod converge_tests;
+mod host_tests;
 mod remove_tests;
 mod scenario_tests;
 mod secrets_tests;

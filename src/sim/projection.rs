@@ -33,7 +33,7 @@ pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
         .volumes
         .iter()
         .filter(|(name, v)| identity.owns(&v.labels) && !is_spare(docker, name, v))
-        .map(|(name, v)| (name.as_str(), json!({"labels": labels(&v.labels), "nodes": nodes(v)})))
+        .map(|(name, v)| (name.as_str(), json!({"labels": labels(&v.labels), "nodes": nodes(docker, v)})))
         .collect();
     let networks = docker.networks.iter().filter(|n| identity.owns(&n.labels));
     let networks: Vec<Value> =
@@ -84,8 +84,8 @@ fn labels(all: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
     all.iter().filter(|(key, _)| *key != label::HASH).collect()
 }
 
-fn nodes(volume: &SimVolume) -> Value {
-    let nodes = volume.etcd.iter().flat_map(|e| &e.nodes);
+fn nodes(docker: &Docker, volume: &SimVolume) -> Value {
+    let nodes = volume.etcd.iter().flat_map(|e| docker.nodes.get(&e.id)).flatten();
     nodes
         .map(|(name, node)| {
             let super::k3s::SimNode { version, reported: _, labels, taints } = node;
@@ -132,11 +132,15 @@ fn container(c: &SimContainer) -> Value {
 /// Without the lines that hold at the first start only: of a new cluster, and of a new Node.
 fn text(path: &str, content: &[u8]) -> Value {
     let text = String::from_utf8_lossy(content).into_owned();
+    if path.ends_with("node.conf") {
+        return text.lines().filter(|line| !line.starts_with("K3NEST_PEERS")).collect();
+    }
     if !path.ends_with("config.yaml") {
         return json!(text);
     }
     let mut config: BTreeMap<String, Value> = serde_saphyr::from_str(&text).unwrap_or_default();
     config.remove("cluster-init");
+    config.remove("server");
     config.remove("node-taint");
     json!(config)
 }

@@ -39,6 +39,7 @@ pub struct Draft {
     pub given_token: bool,
     pub internal: u8,
     pub keep_spec: bool,
+    pub servers: u32,
     // Free to change.
     pub version: usize,
     pub repository: usize,
@@ -54,6 +55,9 @@ pub struct Draft {
     pub taint: bool,
     pub volumes: BTreeSet<u8>,
     pub san: bool,
+    /// Never fewer than there were.
+    pub agents: u32,
+    pub agent_args: u8,
 }
 
 impl Default for Draft {
@@ -63,6 +67,7 @@ impl Default for Draft {
             given_token: false,
             internal: 0,
             keep_spec: false,
+            servers: 1,
             version: 0,
             repository: 0,
             api_port: None,
@@ -77,6 +82,8 @@ impl Default for Draft {
             taint: false,
             volumes: BTreeSet::new(),
             san: false,
+            agents: 0,
+            agent_args: 0,
         }
     }
 }
@@ -96,6 +103,8 @@ pub enum Edit {
     Labels(BTreeSet<u8>, bool),
     Volumes(BTreeSet<u8>),
     San(bool),
+    /// This many agents more, with these arguments.
+    Agents(u32, u8),
 }
 
 fn few() -> impl Strategy<Value = BTreeSet<u8>> {
@@ -123,16 +132,18 @@ pub fn edit() -> impl Strategy<Value = Edit> {
         (few(), any::<bool>()).prop_map(|(set, taint)| Edit::Labels(set, taint)),
         few().prop_map(Edit::Volumes),
         any::<bool>().prop_map(Edit::San),
+        (0..3u32, 0..2u8).prop_map(|(more, args)| Edit::Agents(more, args)),
     ]
 }
 
 /// A new cluster: what is for life, and a few edits of the plainest one.
 pub fn draft() -> impl Strategy<Value = Draft> {
     let place = prop_oneof![3 => Just(Place::Picked), 1 => Just(Place::Subnet), 1 => Just(Place::Joined)];
-    let life = (place, any::<bool>(), 0..3u8, any::<bool>());
+    let servers = prop_oneof![2 => Just(1u32), 1 => Just(3)];
+    let life = (place, any::<bool>(), 0..3u8, any::<bool>(), servers);
     (life, prop::collection::vec(edit(), 0..4)).prop_map(
-        |((place, given_token, internal, keep_spec), edits)| {
-            let plain = Draft { place, given_token, internal, keep_spec, ..Draft::default() };
+        |((place, given_token, internal, keep_spec, servers), edits)| {
+            let plain = Draft { place, given_token, internal, keep_spec, servers, ..Draft::default() };
             edits.iter().fold(plain, |draft, edit| draft.edited(edit))
         },
     )
@@ -153,6 +164,7 @@ impl Draft {
             Edit::Labels(set, taint) => (next.labels, next.taint) = (set, taint),
             Edit::Volumes(set) => next.volumes = set,
             Edit::San(san) => next.san = san,
+            Edit::Agents(more, args) => (next.agents, next.agent_args) = ((self.agents + more).min(4), args),
         }
         next
     }
@@ -173,7 +185,7 @@ impl Draft {
         if self.secret_file {
             files.push(json!({"path": "/etc/password", "contentFrom": from_secret("file")}));
         }
-        let args: Vec<String> = (0..self.args).map(|n| format!("--kubelet-arg=v={n}")).collect();
+        let args = |count: u8| (0..count).map(|n| format!("--kubelet-arg=v={n}")).collect::<Vec<_>>();
         let labels: BTreeMap<String, String> =
             self.labels.iter().map(|n| (format!("example.com/l{n}"), "x".into())).collect();
         let volumes: Vec<Value> = self
@@ -183,7 +195,7 @@ impl Draft {
             .collect();
         let taints = if self.taint { json!([{"key": "own", "effect": "NoSchedule"}]) } else { json!([]) };
         let ports: Vec<Value> =
-            self.ports.iter().map(|p| json!({"hostPort": p, "port": p - 30000})).collect();
+            self.ports.iter().map(|p| json!({"hostPort": p, "port": p - 30000, "to": "All"})).collect();
         let mut api = json!({"tlsSANs": if self.san { vec!["dev.example.com"] } else { vec![] }});
         if let Some(port) = self.api_port {
             api["hostPort"] = json!(port);
@@ -194,9 +206,10 @@ impl Draft {
         let mut spec = json!({
             "version": VERSIONS[self.version],
             "servers": {
-                "args": args, "env": env, "files": files, "labels": labels, "taints": taints,
+                "replicas": self.servers, "args": args(self.args), "env": env, "files": files, "labels": labels, "taints": taints,
                 "volumes": volumes,
             },
+            "agents": {"replicas": self.agents, "args": args(self.agent_args)},
             "loadBalancer": {"ports": ports},
             "api": api,
         });

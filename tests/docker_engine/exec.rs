@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, Stream};
+use futures::{
+    StreamExt,
+    stream::{self, Stream},
+};
 use k3nest::{
     api::Role,
     engine::{Engine, EngineError, Probe},
@@ -32,6 +35,31 @@ async fn input_goes_in_whole_and_its_end_is_seen() {
     assert_eq!(ran.code, 7);
     assert_eq!(ran.output.len(), 64 * 1024);
     assert!(ran.output.contains("error\n"));
+}
+
+#[tokio::test]
+async fn an_image_is_exported_into_a_command() {
+    let world = World::new().await;
+    let network = world.network("net");
+    let id = world.run(&network, &world.container("a", &network)).await;
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    let archive = stream::unfold(receiver, |mut pieces| async { Some((pieces.recv().await?, pieces)) });
+    let export = async {
+        let mut pieces = std::pin::pin!(world.engine.export_image(IMAGE));
+        while let Some(piece) = pieces.next().await {
+            sender.send(piece.unwrap()).await.unwrap();
+        }
+        drop(sender);
+    };
+    let list = ["tar", "-t", "-f", "-"];
+    let ((), ran) = tokio::join!(export, world.engine.exec(&id, &list, archive.boxed()));
+    let ran = ran.unwrap();
+    assert_eq!(ran.code, 0, "{}", ran.output);
+    assert!(ran.output.lines().any(|file| file == "manifest.json"), "{}", ran.output);
+
+    // One that is not there ends in an error, and in nothing that passes for an archive
+    let missing: Vec<_> = world.engine.export_image("k3nest.invalid/nothing:1").collect().await;
+    assert!(missing.last().is_some_and(Result::is_err), "{missing:?}");
 }
 
 #[tokio::test]

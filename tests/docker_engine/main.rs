@@ -6,6 +6,7 @@
 mod containers;
 mod events;
 mod exec;
+mod host;
 mod names;
 mod support;
 mod whole;

@@ -9,8 +9,8 @@ use k3nest::{
         Command, Docker, Engine, EngineError, FileSource, Report, Result, execute, observe, observe_all,
     },
     plan::{
-        Action, BalancerConfig, ContainerKind, ContainerWant, FileWant, NetworkWant, Observed, Plan, Step,
-        VolumeWant,
+        Action, BalancerConfig, ContainerKind, ContainerWant, FileWant, Limits, NetworkWant, Observed, Plan,
+        Step, VolumeWant,
     },
 };
 
@@ -83,6 +83,10 @@ impl World {
             guest: None,
             privileged: false,
             runtime: None,
+            limits: Limits::default(),
+            ulimits: Vec::new(),
+            host_aliases: Vec::new(),
+            dns: Vec::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use k3nest::{
     k3s::Access,
     operator::Backend,
     plan::{InternalAccess, Sensitive},
-    reconcile::{Outcome, Removal, Request},
+    reconcile::{Import, Outcome, Removal, Request},
 };
 
 /// What must never be seen outside the kubeconfig Secret.
@@ -82,9 +82,16 @@ impl Backend for FakeBackend {
             status,
             access,
             internal_candidates: vec![([10, 112, 0, 1].into(), 16443), ([10, 112, 0, 9].into(), 6443)],
+            url: None,
+            imports: Vec::new(),
             changes: 0,
             recheck: None,
+            coming_up: None,
         }
+    }
+
+    async fn import(&self, _import: Import) -> (usize, usize) {
+        (0, 0)
     }
 
     async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {

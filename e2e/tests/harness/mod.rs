@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod command;
 pub mod docker;
 pub mod kubectl;
+pub mod mesh;
 pub mod nest;
 pub mod pick;
 pub mod proxy;

@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use super::pick::Scratch;
@@ -28,12 +29,25 @@ pub struct Request {
     pub method: String,
     /// Path and query, without the API version.
     pub path: String,
+    /// When it came.
+    pub at: Instant,
 }
 
 impl Request {
     /// Whether it asks Docker to change something.
     pub fn changes(&self) -> bool {
         !matches!(self.method.as_str(), "GET" | "HEAD")
+    }
+
+    /// What it asks for, without names and ids: `POST containers/start`.
+    pub fn kind(&self) -> String {
+        let path = self.path.split('?').next().unwrap_or_default();
+        let mut words = path.trim_matches('/').split('/');
+        let objects = words.next().unwrap_or_default();
+        // Names of images have slashes.
+        let verb = words.next_back().unwrap_or_default();
+        let verb = if verb.len() < 12 && verb.chars().all(|c| c.is_ascii_lowercase()) { verb } else { "" };
+        format!("{} {}", self.method, [objects, verb].join("/").trim_end_matches('/'))
     }
 
     /// Whether it is `method` on a path that starts with `path`.
@@ -186,7 +200,7 @@ fn parse(head: &str) -> Request {
     let method = words.next().unwrap_or_default().to_owned();
     let path = words.next().unwrap_or_default();
     let unversioned = path.strip_prefix("/v1.").and_then(|rest| rest.find('/').map(|at| &rest[at..]));
-    Request { method, path: unversioned.unwrap_or(path).to_owned() }
+    Request { method, path: unversioned.unwrap_or(path).to_owned(), at: Instant::now() }
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {

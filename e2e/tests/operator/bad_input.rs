@@ -28,7 +28,9 @@ pub fn table() {
         let said = apply(&space, row, &name);
         match (row.how, said) {
             (How::Schema, Err(said)) if fits(row, &said) => {}
-            (How::Condition, Ok(())) => accepted.push((row, Tenant::new(&name, &space), Instant::now())),
+            (How::Condition | How::Host, Ok(())) => {
+                accepted.push((row, Tenant::new(&name, &space), Instant::now()))
+            }
             (_, said) => {
                 wrong.push(format!("{}: wanted {:?} and {:?}: {said:?}", row.name, row.field, row.text));
                 space.run(&["delete", "k3scluster", &name, "--ignore-not-found", "--wait=false"]);

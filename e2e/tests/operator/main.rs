@@ -31,6 +31,7 @@ mod served;
 mod space;
 mod taken;
 mod tenant;
+mod whole;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ const THREADS: usize = 2;
 /// Every scenario by name; long ones first, so that the last to end is a short one.
 const ALL: &[(&str, fn())] = &[
     ("operator::life", life::from_apply_to_delete),
+    ("operator::whole", whole::three_and_two),
     ("operator::edits", edits::of_a_living_cluster),
     ("operator::neighbours", neighbours::of_one_name),
     ("operator::bad_input", bad_input::table),

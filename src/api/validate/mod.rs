@@ -7,8 +7,8 @@
 mod rules;
 mod schema;
 
-pub(crate) use rules::overlap;
 pub use rules::{Policy, check_spec};
+pub(crate) use rules::{overlap, port_claims};
 pub use schema::check_document;
 
 /// One thing that is wrong with a resource.

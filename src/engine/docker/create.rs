@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, EndpointIpamConfig, EndpointSettings, HostConfig, HostConfigLogConfig,
-    Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType, MountVolumeOptions,
-    NetworkingConfig, PortBinding, PortMap, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, EndpointIpamConfig, EndpointSettings, HostConfig,
+    HostConfigLogConfig, Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
+    MountVolumeOptions, NetworkingConfig, PortBinding, PortMap, ResourcesUlimits, RestartPolicy,
+    RestartPolicyNameEnum,
 };
 
 use crate::{
-    api::label,
+    api::{HostAlias, Ulimit, label},
     engine::{Command, Probe},
-    plan::{ContainerWant, Mount, MountSource, Publish},
+    plan::{ContainerWant, Gpus, Limits, Mount, MountSource, Publish},
 };
 
 /// Seconds that Docker gives a container to stop by itself where nobody says otherwise, as when
@@ -30,6 +31,10 @@ pub(super) fn container(want: &ContainerWant, command: &Command) -> ContainerCre
         mounts,
         tmpfs,
         ports,
+        limits: Limits { memory, millicores, gpus },
+        ulimits,
+        host_aliases,
+        dns,
         network,
         address,
         guest: _,
@@ -59,6 +64,14 @@ pub(super) fn container(want: &ContainerWant, command: &Command) -> ContainerCre
             privileged: Some(*privileged),
             userns_mode: privileged.then(|| "host".into()),
             runtime: runtime.clone(),
+            memory: memory.map(saturated),
+            // The sum of memory and swap: so no swap, which the kubelet would not know of.
+            memory_swap: memory.map(saturated),
+            nano_cpus: millicores.map(|millis| saturated(millis.saturating_mul(1_000_000))),
+            device_requests: gpus.map(|gpus| vec![gpu_request(gpus)]),
+            ulimits: (!ulimits.is_empty()).then(|| ulimits.iter().map(ulimit).collect()),
+            extra_hosts: (!host_aliases.is_empty()).then(|| extra_hosts(host_aliases)),
+            dns: (!dns.is_empty()).then(|| dns.iter().map(ToString::to_string).collect()),
             log_config: Some(logging()),
             auto_remove: Some(false),
             ..HostConfig::default()
@@ -68,6 +81,33 @@ pub(super) fn container(want: &ContainerWant, command: &Command) -> ContainerCre
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+fn saturated(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// As `docker run --gpus` asks: of whichever driver has the capability.
+fn gpu_request(gpus: Gpus) -> DeviceRequest {
+    let count = match gpus {
+        Gpus::All => -1,
+        Gpus::Count(count) => i64::from(count),
+    };
+    DeviceRequest {
+        count: Some(count),
+        capabilities: Some(vec![vec!["gpu".into()]]),
+        ..DeviceRequest::default()
+    }
+}
+
+fn ulimit(limit: &Ulimit) -> ResourcesUlimits {
+    let Ulimit { name, soft, hard } = limit.clone();
+    ResourcesUlimits { name: Some(name), soft: Some(soft), hard: Some(hard) }
+}
+
+fn extra_hosts(aliases: &[HostAlias]) -> Vec<String> {
+    let lines = aliases.iter().flat_map(|alias| alias.hostnames.iter().map(move |name| (name, &alias.ip)));
+    lines.map(|(name, ip)| format!("{name}:{ip}")).collect()
 }
 
 /// A container in the host's network that runs a script once.

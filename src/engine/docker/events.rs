@@ -16,7 +16,7 @@ const KINDS: [&str; 4] = ["container", "network", "volume", "image"];
 /// What changes an answer to a list call, or an image. Everything else is left out at the source,
 /// above all `exec_*`, `extract-to-dir` and `archive-path`: our own looks into containers would
 /// wake us to look again.
-const ACTIONS: [&str; 18] = [
+const ACTIONS: [&str; 19] = [
     "create",
     "start",
     "die",
@@ -32,6 +32,7 @@ const ACTIONS: [&str; 18] = [
     "disconnect",
     "pull",
     "load",
+    "import",
     "tag",
     "untag",
     "delete",

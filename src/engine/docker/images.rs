@@ -7,7 +7,11 @@ use bollard::{
     models::CreateImageInfo,
     query_parameters::{CreateImageOptions, CreateImageOptionsBuilder},
 };
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{once, try_unfold},
+};
 
 use super::{Docker, failure::Call, limits};
 use crate::engine::{EngineError, ImageInfo, Progress, Result};
@@ -23,9 +27,12 @@ pub(super) async fn inspect(docker: &Docker, reference: &str) -> Result<Option<I
         .await
     {
         Ok(image) => {
-            let mut volumes = image.config.and_then(|config| config.volumes).unwrap_or_default();
+            let config = image.config.unwrap_or_default();
+            let mut volumes = config.volumes.unwrap_or_default();
             volumes.sort();
-            Ok(Some(ImageInfo { id: image.id.unwrap_or_default(), volumes }))
+            let name = |variable: String| variable.split('=').next().unwrap_or_default().to_owned();
+            let env = config.env.unwrap_or_default().into_iter().map(name).collect();
+            Ok(Some(ImageInfo { id: image.id.unwrap_or_default(), volumes, env }))
         }
         Err(EngineError::NotFound { .. } | EngineError::ImageUnavailable { .. }) => Ok(None),
         Err(error) => Err(error),
@@ -65,7 +72,28 @@ pub(super) async fn pull(docker: &Docker, reference: &str, progress: &Progress) 
     }
 }
 
-/// The reference with a tag: without one, Docker pulls every tag there is.
+/// An image as a tar archive, for as long as Docker has something to say.
+pub(super) fn export(docker: &Docker, reference: &str) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
+    let (docker, reference) = (docker.clone(), with_tag(reference));
+    once(async move {
+        let archive = docker.client().await?.export_images(&[reference.as_str()]).boxed();
+        Ok(try_unfold(archive, move |mut archive| {
+            let (docker, reference) = (docker.clone(), reference.clone());
+            async move {
+                let call = Call::new("export", "image", &reference);
+                match tokio::time::timeout(limits::EXPORT_SILENCE, archive.next()).await {
+                    Ok(Some(Ok(chunk))) => Ok(Some((chunk, archive))),
+                    Ok(Some(Err(error))) => Err(docker.failed(&call, error)),
+                    Ok(None) => Ok(None),
+                    Err(_) => Err(call.timed_out(limits::EXPORT_SILENCE)),
+                }
+            }
+        }))
+    })
+    .try_flatten()
+}
+
+/// The reference with a tag: without one, Docker pulls and exports every tag there is.
 fn with_tag(reference: &str) -> String {
     let name = reference.rsplit('/').next().unwrap_or(reference);
     if name.contains([':', '@']) { reference.to_owned() } else { format!("{reference}:latest") }

@@ -18,6 +18,10 @@ pub const STOP_MARGIN: Duration = Duration::from_secs(30);
 /// registry that does not answer are 30 s and less.
 pub const PULL_SILENCE: Duration = Duration::from_secs(60);
 
+/// Silence on an export. Docker's own store is copied to a temporary directory before the first byte
+/// comes: the largest images that people build take some minutes on a slow disk.
+pub const EXPORT_SILENCE: Duration = Duration::from_secs(300);
+
 /// Silence on an exec, in both directions. Importing a large image says nothing while it unpacks.
 pub const EXEC_SILENCE: Duration = Duration::from_secs(600);
 

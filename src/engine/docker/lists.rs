@@ -8,7 +8,7 @@ use std::{
 use bollard::{
     models::{
         ContainerSummary, EndpointSettings, Network as DockerNetwork, PortSummary, PortSummaryTypeEnum,
-        SystemInfoCgroupVersionEnum, Volume as DockerVolume,
+        SystemInfo, SystemInfoCgroupVersionEnum, Volume as DockerVolume,
     },
     query_parameters::{ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder},
 };
@@ -26,13 +26,35 @@ pub(super) type Filters = HashMap<String, Vec<String>>;
 pub(super) async fn info(docker: &Docker) -> Result<EngineInfo> {
     let call = Call::new("ask", "Docker", "who it is");
     let info = docker.call(&call, limits::QUESTION, |client| async move { client.info().await }).await?;
+    Ok(engine(info))
+}
+
+pub(crate) fn engine(info: SystemInfo) -> EngineInfo {
     let mut runtimes: Vec<_> = info.runtimes.unwrap_or_default().into_keys().collect();
     runtimes.sort();
-    Ok(EngineInfo {
+    let positive = |number: Option<i64>| number.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0);
+    let pairs = info.driver_status.unwrap_or_default().into_iter();
+    // As in name=seccomp,profile=builtin.
+    let name =
+        |option: String| option.split(',').find_map(|part| Some(part.strip_prefix("name=")?.to_owned()));
+    EngineInfo {
         id: info.id.unwrap_or_default(),
         cgroup_version: if info.cgroup_version == Some(SystemInfoCgroupVersionEnum::_2) { 2 } else { 1 },
         runtimes,
-    })
+        system: info.operating_system.unwrap_or_default(),
+        kernel: info.kernel_version.unwrap_or_default(),
+        cpus: positive(info.ncpu),
+        memory: positive(info.mem_total),
+        root: info.docker_root_dir.unwrap_or_default(),
+        driver: info.driver.unwrap_or_default(),
+        driver_status: pairs
+            .filter_map(|pair| {
+                let mut words = pair.into_iter();
+                Some((words.next()?, words.next()?))
+            })
+            .collect(),
+        security: info.security_options.unwrap_or_default().into_iter().filter_map(name).collect(),
+    }
 }
 
 pub(super) async fn containers(docker: &Docker, scope: &Scope) -> Result<Vec<Container>> {

@@ -15,6 +15,9 @@ mod lists;
 mod networks;
 mod once;
 
+#[cfg(test)]
+pub(crate) use lists::engine as engine_info;
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -76,6 +79,10 @@ impl Engine for Docker {
 
     async fn pull_image(&self, reference: &str, progress: &Progress) -> Result<()> {
         images::pull(self, reference, progress).await
+    }
+
+    fn export_image(&self, reference: &str) -> impl Stream<Item = Result<Bytes>> + Send {
+        images::export(self, reference)
     }
 
     async fn create_network(&self, want: &NetworkWant) -> Result<Network> {

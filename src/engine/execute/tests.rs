@@ -82,6 +82,9 @@ impl Engine for FakeEngine {
     async fn pull_image(&self, _: &str, _: &Progress) -> Result<()> {
         unimplemented!()
     }
+    fn export_image(&self, _: &str) -> impl Stream<Item = Result<Bytes>> + Send {
+        futures::stream::empty()
+    }
     async fn create_network(&self, _: &NetworkWant) -> Result<Network> {
         unimplemented!()
     }

@@ -8,8 +8,8 @@ use super::API_PORT;
 use crate::{
     api::{PortMapping, PortTarget, Protocol, Role, label},
     plan::{
-        BalancerConfig, ContainerKind, ContainerWant, Forward, Input, InternalAccess, Member, Publish,
-        Record,
+        BalancerConfig, ContainerKind, ContainerWant, Forward, Input, InternalAccess, Limits, Member,
+        Publish, Record,
         allocate::{ipv4, nth_address},
         hash,
     },
@@ -18,17 +18,25 @@ use crate::{
 /// First port inside the load balancer's container for forwarded ports.
 const FORWARD_BASE: u16 = 10000;
 
-/// What the load balancer's hash covers.
+/// What the load balancer's hash covers: what a running container cannot be given anew. Where it
+/// forwards to is not among it, since nginx takes that over while it runs.
 #[derive(Serialize)]
 struct BalancerInputs<'a> {
     image: &'a str,
     ports: Vec<(Ipv4Addr, u16, u16, Protocol)>,
     guest: Option<String>,
+    dns: &'a [Ipv4Addr],
 }
 
-pub(super) fn load_balancer(input: &Input, record: &Record, servers: &[Member]) -> ContainerWant {
+pub(super) fn load_balancer(
+    input: &Input,
+    record: &Record,
+    servers: &[Member],
+    agents: &[Member],
+) -> ContainerWant {
     let image = input.load_balancer_image(&record.load_balancer_image);
-    let addresses: Vec<Ipv4Addr> = servers.iter().map(|m| m.address).collect();
+    let addresses = |members: &[Member]| members.iter().map(|m| m.address).collect::<Vec<Ipv4Addr>>();
+    let (servers, agents) = (addresses(servers), addresses(agents));
     let api = input.spec.api.clone().unwrap_or_default();
     let publish = |host_ip, host_port, port, protocol| Publish { host_ip, host_port, port, protocol };
 
@@ -44,24 +52,24 @@ pub(super) fn load_balancer(input: &Input, record: &Record, servers: &[Member]) 
         let host_ip = port.host_ip.as_deref().map_or(Ipv4Addr::UNSPECIFIED, ipv4);
         ports.push(publish(host_ip, port.host_port, listen, port.protocol));
         let to = match port.to {
-            PortTarget::Servers | PortTarget::All => addresses.clone(),
+            PortTarget::Servers => servers.clone(),
+            PortTarget::Agents => agents.clone(),
+            PortTarget::All => [&servers[..], &agents].concat(),
         };
         forwards.push(Forward { listen, protocol: port.protocol, port: port.port, to });
     }
 
     let name = format!("{}-lb", input.identity.name);
     let mut labels = input.identity.labels(Role::LoadBalancer);
-    let forwarded = forwards.iter().map(|f| f.port).collect::<Vec<_>>();
+    let dns = input.name_servers();
     labels.insert(
         label::HASH.into(),
-        hash::of(&(
-            BalancerInputs {
-                image: &image,
-                ports: ports.iter().map(|p| (p.host_ip, p.host_port, p.port, p.protocol)).collect(),
-                guest: record.guest.as_ref().map(|g| format!("{}/{}", g.network, g.address)),
-            },
-            forwarded,
-        )),
+        hash::of(&BalancerInputs {
+            image: &image,
+            ports: ports.iter().map(|p| (p.host_ip, p.host_port, p.port, p.protocol)).collect(),
+            guest: record.guest.as_ref().map(|g| format!("{}/{}", g.network, g.address)),
+            dns: &dns,
+        }),
     );
     ContainerWant {
         name: input.identity.object_name(&name),
@@ -77,6 +85,10 @@ pub(super) fn load_balancer(input: &Input, record: &Record, servers: &[Member]) 
         guest: record.guest.clone(),
         privileged: false,
         runtime: None,
-        kind: ContainerKind::LoadBalancer(BalancerConfig { servers: addresses, forwards }),
+        limits: Limits::default(),
+        ulimits: Vec::new(),
+        host_aliases: Vec::new(),
+        dns,
+        kind: ContainerKind::LoadBalancer(BalancerConfig { servers, forwards }),
     }
 }

@@ -74,7 +74,7 @@ fn only_the_first_server_of_a_new_cluster_makes_one() {
     let flags = |initialised| {
         let want = wanted(&input(json!({})), &Record { initialised, ..record() });
         match &want.containers[0].kind {
-            ContainerKind::Server(config) => config.flags.contains_key("cluster-init"),
+            ContainerKind::Node(config) => config.flags.contains_key("cluster-init"),
             ContainerKind::LoadBalancer(_) => panic!("the server comes first"),
         }
     };

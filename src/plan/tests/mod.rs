@@ -42,7 +42,7 @@ pub fn input(more: Value) -> Input {
 }
 
 pub fn engine() -> EngineInfo {
-    EngineInfo { id: "ENGINE-A".into(), cgroup_version: 2, runtimes: Vec::new() }
+    EngineInfo { id: "ENGINE-A".into(), cgroup_version: 2, ..EngineInfo::default() }
 }
 
 /// A record that leaves nothing to chance.
@@ -137,6 +137,11 @@ pub fn settled(want: &Desired) -> Observed {
         containers: want.containers.iter().map(container).collect(),
         volumes: want.volumes.iter().map(volume).chain([record]).collect(),
         networks: want.network.iter().map(|n| network(n, "net", 3600)).collect(),
+        loaded: want.containers.iter().find_map(|c| match &c.kind {
+            ContainerKind::LoadBalancer(config) => Some(config.fingerprint()),
+            ContainerKind::Node(_) => None,
+        }),
+        ready: None,
     }
 }
 

@@ -1,16 +1,20 @@
-//! A server: its volumes, its container, and what its hash covers.
+//! A node, server or agent: its volumes, its container, and what its hash covers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::version_numbers;
+use super::{API_PORT, version_numbers};
 use crate::{
-    api::{Blocked, EnvVar, NodeDefaults, NodeFile, Reason, Role, label},
+    api::{
+        Blocked, EnvVar, HostAlias, NodeDefaults, NodeFile, NodePort, NodeResources, Quantity, Reason, Role,
+        Ulimit, label,
+    },
     plan::{
-        ContainerKind, ContainerWant, EngineInfo, FileWant, Images, Input, Member, Mount, MountSource,
-        Observed, Record, Sensitive, ServerConfig, VolumeWant, hash,
+        ContainerKind, ContainerWant, EngineInfo, FileWant, Gpus, Images, Input, Limits, Member, Mount,
+        MountSource, NodeConfig, Observed, Publish, Record, Sensitive, VolumeWant, allocate::ipv4, hash,
     },
 };
 
@@ -24,29 +28,43 @@ const NODE_VOLUMES: [(&str, &str); 5] = [
     ("node", "/etc/rancher/node"),
 ];
 
-/// One server on its way to a container.
-pub(super) struct Server<'a> {
+/// One node on its way to a container.
+pub(super) struct Node<'a> {
     pub input: &'a Input,
     pub engine: &'a EngineInfo,
     pub record: &'a Record,
     pub member: &'a Member,
-    pub node: NodeDefaults,
+    /// [`Role::Server`] or [`Role::Agent`].
+    pub role: Role,
+    /// With everything inherited.
+    pub settings: &'a NodeDefaults,
+    /// Every server of the cluster.
+    pub servers: &'a [Member],
 }
 
-/// What a server's hash covers.
+/// What a node's hash covers. Labels and taints are kept on the live Node instead; how it joins is
+/// none of the user's inputs.
 #[derive(Serialize)]
-struct ServerInputs<'a> {
+struct NodeInputs<'a> {
     image: &'a str,
-    k3s: Value,
-    tls_sans: Vec<String>,
+    /// Of servers alone: agents are not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control_plane: Option<(Value, Vec<String>)>,
     args: &'a [String],
     config: &'a Map<String, Value>,
     env: Vec<(&'a str, String)>,
     files: Vec<(&'a str, u32, String)>,
     volumes: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resources: Option<Value>,
+    ports: &'a [NodePort],
+    ulimits: &'a [Ulimit],
+    host_aliases: &'a [HostAlias],
+    runtime: Option<&'a str>,
+    dns: Vec<Ipv4Addr>,
 }
 
-impl Server<'_> {
+impl Node<'_> {
     fn name(&self) -> String {
         self.input.identity.node_name(&self.member.pool, self.member.index)
     }
@@ -63,7 +81,7 @@ impl Server<'_> {
             .collect();
         let declared = images.get(&self.input.node_image(&self.record.node_image)).into_iter().flatten();
         for target in declared.filter(|t| !NODE_VOLUMES.iter().any(|(_, known)| known == t)) {
-            if !self.node.volumes.iter().any(|v| v.target == *target) {
+            if !self.settings.volumes.iter().any(|v| v.target == *target) {
                 // Named after the path, not counted: the next image may declare others before it.
                 let path = hash::number(target) >> 32;
                 mounts.push((self.volume_name(&format!("image-{path:08x}")), target.clone()));
@@ -86,7 +104,7 @@ impl Server<'_> {
             labels.insert(label::TARGET.into(), target);
             VolumeWant { name, labels }
         });
-        let user = self.node.volumes.iter().filter_map(|v| v.name.as_deref()).map(|name| VolumeWant {
+        let user = self.settings.volumes.iter().filter_map(|v| v.name.as_deref()).map(|name| VolumeWant {
             name: self.user_volume(name),
             labels: identity.labels(Role::UserVolume),
         });
@@ -108,14 +126,14 @@ impl Server<'_> {
         let input = self.input;
         let image = input.node_image(&self.record.node_image);
         let (env, files, hash) = if self.knows_its_values() {
-            let env = self.node.env.iter().map(|e| self.env(e)).collect::<Result<Vec<_>, _>>()?;
-            let files = self.node.files.iter().map(|f| self.file(f)).collect::<Result<Vec<_>, _>>()?;
+            let env = self.settings.env.iter().map(|e| self.env(e)).collect::<Result<Vec<_>, _>>()?;
+            let files = self.settings.files.iter().map(|f| self.file(f)).collect::<Result<Vec<_>, _>>()?;
             let hash = self.hash(&image, &env, &files);
             (env, files, hash)
         } else {
             (Vec::new(), Vec::new(), self.hash_it_has(observed)?)
         };
-        let mut labels = input.identity.labels(Role::Server);
+        let mut labels = input.identity.labels(self.role);
         labels.extend(self.node_labels());
         labels.insert(label::HASH.into(), hash);
 
@@ -124,7 +142,7 @@ impl Server<'_> {
             target,
             read_only: false,
         });
-        let user = self.node.volumes.iter().map(|v| Mount {
+        let user = self.settings.volumes.iter().map(|v| Mount {
             source: match (&v.name, &v.host_path) {
                 (Some(name), _) => MountSource::Volume(self.user_volume(name)),
                 (None, path) => MountSource::Host(path.clone().unwrap_or_default()),
@@ -139,22 +157,28 @@ impl Server<'_> {
             labels,
             mounts: own.chain(user).collect(),
             tmpfs: vec!["/run".into(), "/var/run".into()],
-            ports: Vec::new(),
+            ports: self.settings.ports.iter().map(publish).collect(),
+            limits: limits(self.settings),
+            ulimits: self.settings.ulimits.clone(),
+            host_aliases: self.settings.host_aliases.clone(),
+            dns: input.name_servers(),
             network: self.record.network.name.clone(),
             address: self.member.address,
             guest: None,
             privileged: true,
-            runtime: self.engine.node_runtime(),
-            kind: ContainerKind::Server(Box::new(ServerConfig {
+            runtime: self.settings.runtime.clone().or_else(|| self.engine.node_runtime()),
+            kind: ContainerKind::Node(Box::new(NodeConfig {
+                role: self.role,
                 node_name: self.name(),
                 node_ip: self.member.address,
                 flags: self.flags(),
-                config: self.node.config.clone(),
-                args: self.node.args.clone(),
+                config: self.settings.config.clone(),
+                args: self.settings.args.clone(),
                 files,
                 resolver: self.record.load_balancer,
-                labels: self.node.labels.clone(),
-                taints: self.node.taints.clone(),
+                labels: self.settings.labels.clone(),
+                taints: self.settings.taints.clone(),
+                peers: self.peers(),
             })),
             image,
         })
@@ -163,8 +187,8 @@ impl Server<'_> {
     /// Whether every value that the node refers to was looked up. The CLI keeps no values of
     /// Secrets, and still has to look at clusters that were made with some.
     fn knows_its_values(&self) -> bool {
-        let env = self.node.env.iter().filter_map(|e| e.value_from.as_ref());
-        let files = self.node.files.iter().filter_map(|f| f.content_from.as_ref());
+        let env = self.settings.env.iter().filter_map(|e| e.value_from.as_ref());
+        let files = self.settings.files.iter().filter_map(|f| f.content_from.as_ref());
         env.chain(files).all(|source| self.input.values.get(source).is_some())
     }
 
@@ -181,15 +205,22 @@ impl Server<'_> {
 
     fn hash(&self, image: &str, env: &[(String, Sensitive<String>)], files: &[FileWant]) -> String {
         let secret = |text: &[u8]| hash::mac(&self.record.salt, text);
-        hash::of(&ServerInputs {
+        let control_plane =
+            || (json!(self.input.spec.k3s.clone().unwrap_or_default()), self.input.user_sans());
+        hash::of(&NodeInputs {
             image,
-            k3s: json!(self.input.spec.k3s.clone().unwrap_or_default()),
-            tls_sans: self.input.user_sans(),
-            args: &self.node.args,
-            config: &self.node.config,
+            control_plane: (self.role == Role::Server).then(control_plane),
+            args: &self.settings.args,
+            config: &self.settings.config,
             env: env.iter().map(|(name, value)| (name.as_str(), secret(value.expose().as_bytes()))).collect(),
             files: files.iter().map(|f| (f.path.as_str(), f.mode, secret(f.content.expose()))).collect(),
-            volumes: json!(self.node.volumes),
+            volumes: json!(self.settings.volumes),
+            resources: self.settings.resources.as_ref().map(|r| json!(r)),
+            ports: &self.settings.ports,
+            ulimits: &self.settings.ulimits,
+            host_aliases: &self.settings.host_aliases,
+            runtime: self.settings.runtime.as_deref(),
+            dns: self.input.name_servers(),
         })
     }
 
@@ -222,17 +253,49 @@ impl Server<'_> {
         Ok(FileWant::new(&file.path, mode, content))
     }
 
-    /// Keys of config.yaml that k3nest sets (https://docs.k3s.io/cli/server).
+    /// Whether this server makes the cluster. Never after one was Ready: it would be another one.
+    fn founds(&self) -> bool {
+        self.role == Role::Server && self.member.index == 0 && !self.record.initialised
+    }
+
+    /// The servers that a server without data joins.
+    fn peers(&self) -> Vec<Ipv4Addr> {
+        let joins = self.role == Role::Server && !self.founds();
+        let others = self.servers.iter().filter(|server| joins && server.index != self.member.index);
+        others.map(|server| server.address).collect()
+    }
+
+    /// Keys of config.yaml that k3nest sets (https://docs.k3s.io/cli/server and /cli/agent).
     fn flags(&self) -> Map<String, Value> {
-        let spec = &self.input.spec;
-        let k3s = spec.k3s.clone().unwrap_or_default();
-        let mut flags = Map::new();
+        let mut flags = match self.role {
+            Role::Server => self.control_plane_flags(),
+            _ => Map::new(),
+        };
         let mut set = |key: &str, value: Value| flags.insert(key.to_owned(), value);
-        if !self.record.initialised {
+        if self.founds() {
             set("cluster-init", json!(true));
+        } else if self.role != Role::Server || self.servers.len() > 1 {
+            // The load balancer is the fixed registration address: it leads to whichever server is
+            // there. A server with data ignores it (https://docs.k3s.io/datastore/ha-embedded).
+            set("server", json!(format!("https://{}:{API_PORT}", self.record.load_balancer)));
         }
         set("node-name", json!(self.name()));
         set("node-ip", json!(self.member.address));
+        // All images in the Node's status, not the 50 largest: it tells when one is gone.
+        let mut kubelet = vec!["node-status-max-images=-1"];
+        // The kubelet of 1.35 and later refuses cgroup v1 unless told otherwise.
+        let version = version_numbers(&self.input.spec.version);
+        if self.engine.cgroup_version == 1 && version.is_some_and(|v| v >= (1, 35, 0)) {
+            kubelet.push("fail-cgroupv1=false");
+        }
+        set("kubelet-arg", json!(kubelet));
+        flags
+    }
+
+    fn control_plane_flags(&self) -> Map<String, Value> {
+        let k3s = self.input.spec.k3s.clone().unwrap_or_default();
+        let mut flags = Map::new();
+        let mut set = |key: &str, value: Value| flags.insert(key.to_owned(), value);
         set("tls-san", json!(self.input.sans(self.record)));
         set("write-kubeconfig-mode", json!("0600"));
         for (key, value) in [
@@ -254,12 +317,29 @@ impl Server<'_> {
         if !k3s.disable.is_empty() {
             set("disable", json!(k3s.disable));
         }
-        // The kubelet of 1.35 and later refuses cgroup v1 unless told otherwise.
-        if self.engine.cgroup_version == 1 && version_numbers(&spec.version).is_some_and(|v| v >= (1, 35, 0))
-        {
-            set("kubelet-arg", json!(["fail-cgroupv1=false"]));
-        }
         flags
+    }
+}
+
+fn limits(settings: &NodeDefaults) -> Limits {
+    let Some(NodeResources { cpu, memory, gpus }) = &settings.resources else { return Limits::default() };
+    let gpus = gpus.as_ref().map(|gpus| match gpus {
+        IntOrString::Int(count) => Gpus::Count(count.unsigned_abs()),
+        IntOrString::String(text) => text.parse().map_or(Gpus::All, Gpus::Count),
+    });
+    Limits {
+        memory: memory.as_ref().and_then(Quantity::units),
+        millicores: cpu.as_ref().and_then(Quantity::millis),
+        gpus,
+    }
+}
+
+fn publish(port: &NodePort) -> Publish {
+    Publish {
+        host_ip: port.host_ip.as_deref().map_or(Ipv4Addr::UNSPECIFIED, ipv4),
+        host_port: port.host_port,
+        port: port.port,
+        protocol: port.protocol,
     }
 }
 
