@@ -13,7 +13,7 @@ export K3NEST_CACHE     := $(CACHE)
 export PATH             := $(if $(EXTRA),$(EXTRA):)$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test generate fmt lint clean
+.PHONY: help up down build test bench generate fmt lint clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -34,6 +34,12 @@ build: ## the release binary, bin/k3nest
 
 test: ## every test there is; sets up what it needs
 	e2e/test.sh
+
+# The flags and the target are those of `build`, so that what that has compiled is used again. More words
+# for it: make bench ARGS='--only create --pairs 2 --sizes 1+0'
+bench: build ## the measurements behind the README's numbers; half an hour on a quiet machine
+	RUSTFLAGS="-C target-feature=+crt-static" K3NEST_BIN=$(CURDIR)/bin/k3nest \
+	  cargo bench --locked --target $(TARGET) --bench measure -- $(ARGS)
 
 generate: ## the custom resource definitions, from the types
 	cargo run --quiet --locked -- crds >crds/.generated
