@@ -11,7 +11,7 @@ use super::docker::{Docker, SimContainer, SimVolume};
 use crate::{
     api::{NodeTaint, Role, label},
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
-    plan::{API_PORT, ContainerKind, ContainerState, Sensitive},
+    plan::{API_PORT, ContainerKind, ContainerState, Record, Sensitive},
 };
 
 const DATA_DIR: &str = "/var/lib/rancher/k3s";
@@ -162,14 +162,19 @@ impl Docker {
         }
     }
 
-    /// Notes it if the container `id`, about to go down, takes the majority of its etcd along. One
-    /// server alone has nobody to leave it to; that is no loss.
+    /// Notes it if the container `id`, about to go down, takes the majority of its etcd along, in a
+    /// cluster that is known to have served. One server alone has nobody to leave it to; that is no
+    /// loss.
     pub fn mourn(&mut self, id: &str) {
         let Some(container) = self.containers.values().find(|c| c.id == id) else { return };
         let Some(etcd) = self.etcd_of(container).cloned() else { return };
-        let owner = container.want.labels.get(label::OWNER).cloned().unwrap_or_default();
+        let owner = container.want.labels.get(label::OWNER);
+        let ours = self.volumes.values().filter(|v| v.labels.get(label::OWNER) == owner);
+        let initialised =
+            ours.filter_map(|v| Record::from_labels(&v.labels)).any(|record| record.initialised);
         let members = self.volumes.values().filter(|v| v.etcd.as_ref().is_some_and(|e| e.id == etcd.id));
-        if members.count() < 3 || !self.served.contains(&owner) || !self.has_quorum(&etcd) {
+        let served = owner.is_some_and(|owner| self.served.contains(owner));
+        if members.count() < 3 || !served || !initialised || !self.has_quorum(&etcd) {
             return;
         }
         let name = container.want.name.clone();
