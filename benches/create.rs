@@ -4,7 +4,12 @@
 use std::{fmt::Write, path::PathBuf, process::Command, time::Duration};
 
 use crate::{
-    harness::{Cluster, Nest, Story, docker::docker, pick, proxy::Proxy},
+    harness::{
+        Cluster, Nest, Story,
+        docker::docker,
+        pick,
+        proxy::{Proxy, Request},
+    },
     machine,
     plain::{self, Plain},
     stats::Summary,
@@ -171,10 +176,21 @@ impl Calls {
             if calls.kinds.is_empty() {
                 calls.first = request.at - began;
             }
-            *calls.kinds.entry(request.kind()).or_default() += 1;
+            *calls.kinds.entry(kind(&request)).or_default() += 1;
         }
         calls
     }
+}
+
+/// What a request asks for, without names and ids: `POST containers/start`.
+fn kind(request: &Request) -> String {
+    let path = request.path.split('?').next().unwrap_or_default();
+    let mut words = path.trim_matches('/').split('/');
+    let objects = words.next().unwrap_or_default();
+    // Names of images have slashes.
+    let verb = words.next_back().unwrap_or_default();
+    let verb = if verb.len() < 12 && verb.chars().all(|c| c.is_ascii_lowercase()) { verb } else { "" };
+    format!("{} {}", request.method, [objects, verb].join("/").trim_end_matches('/'))
 }
 
 /// Where the time goes, on both sides.

@@ -39,17 +39,6 @@ impl Request {
         !matches!(self.method.as_str(), "GET" | "HEAD")
     }
 
-    /// What it asks for, without names and ids: `POST containers/start`.
-    pub fn kind(&self) -> String {
-        let path = self.path.split('?').next().unwrap_or_default();
-        let mut words = path.trim_matches('/').split('/');
-        let objects = words.next().unwrap_or_default();
-        // Names of images have slashes.
-        let verb = words.next_back().unwrap_or_default();
-        let verb = if verb.len() < 12 && verb.chars().all(|c| c.is_ascii_lowercase()) { verb } else { "" };
-        format!("{} {}", self.method, [objects, verb].join("/").trim_end_matches('/'))
-    }
-
     /// Whether it is `method` on a path that starts with `path`.
     pub fn is(&self, method: &str, path: &str) -> bool {
         self.method == method && self.path.starts_with(path)

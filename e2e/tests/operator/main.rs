@@ -24,6 +24,7 @@ mod deletion;
 mod echo;
 mod edits;
 mod host;
+mod images;
 mod life;
 mod neighbours;
 mod secrets;
@@ -47,6 +48,7 @@ const THREADS: usize = 2;
 const ALL: &[(&str, fn())] = &[
     ("operator::life", life::from_apply_to_delete),
     ("operator::whole", whole::three_and_two),
+    ("operator::images", images::are_kept),
     ("operator::edits", edits::of_a_living_cluster),
     ("operator::neighbours", neighbours::of_one_name),
     ("operator::bad_input", bad_input::table),

@@ -1,14 +1,14 @@
 //! Images of the Docker daemon in nodes: brought, kept the same, and what is said where they cannot
 //! be.
 
-use std::{fs::File, io::Read, process::Command, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::{
     Cluster, Nest, Story,
-    command::run_with_input,
     docker::{TOOLS, docker, inspected, labelled},
+    image::Image,
     kubectl::Kubectl,
     nest::nest,
     pick, within,
@@ -16,41 +16,6 @@ use crate::harness::{
 
 /// Where k3s keeps images (https://docs.k3s.io/cli/agent, data-dir).
 const STORE: &str = "/var/lib/rancher/k3s/agent/containerd";
-
-/// An image of this scenario's own, removed when dropped.
-struct Image(String);
-
-impl Image {
-    fn named(what: &str) -> Self {
-        Self(format!("{}:dev", pick::name(what)))
-    }
-
-    /// Builds it anew: the workload image with other content. Returns its ID.
-    fn build(&self, content: &str) -> String {
-        let file = format!("FROM {TOOLS}\nLABEL e2e.content={content}\n");
-        // The classic builder needs no plugin.
-        let mut build = Command::new("docker");
-        build.env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-t", &self.0, "-"]);
-        run_with_input(&mut build, file.as_bytes()).ok().trim().to_owned()
-    }
-
-    /// Makes it one with `megabytes` that no compression makes smaller.
-    fn fill(&self, scratch: &pick::Scratch, megabytes: u64) {
-        let mut noise = File::open("/dev/urandom").expect("it is there").take(megabytes << 20);
-        let mut content = File::create(scratch.path("content")).expect("the temporary directory is writable");
-        std::io::copy(&mut noise, &mut content).expect("the temporary directory has room");
-        scratch.file("Dockerfile", &format!("FROM {TOOLS}\nCOPY content /content\n"));
-        let mut build = Command::new("docker");
-        build.env("DOCKER_BUILDKIT", "0").args(["build", "-q", "-t", &self.0, &scratch.path("")]);
-        run_with_input(&mut build, b"").ok();
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        docker(&["rmi", "-f", &self.0]);
-    }
-}
 
 fn spec(images: &[&Image]) -> String {
     let names: Vec<&str> = images.iter().map(|image| image.0.as_str()).collect();
