@@ -13,8 +13,8 @@ use crate::harness::{
     within,
 };
 
-/// How long a busy loop is watched.
-const WATCHED: Duration = Duration::from_secs(10);
+/// How long a busy loop is watched at a time.
+const WATCHED: Duration = Duration::from_secs(5);
 
 /// The quota of the agent, in cores.
 const QUOTA: f64 = 0.5;
@@ -80,10 +80,14 @@ fn cpu(story: &Story, cluster: &Cluster, kubectl: &Kubectl) {
     kubectl.apply(&pod("busy", &["spin"], &cluster.name));
     kubectl.pod_is_ready("busy");
     let used = Meter::of(&cluster.container("agent"));
-    let (begun, before) = (Instant::now(), used.seconds());
-    std::thread::sleep(WATCHED);
-    let cores = (used.seconds() - before) / begun.elapsed().as_secs_f64();
-    assert!((cores / QUOTA - 1.0).abs() < 0.1, "a busy loop used {cores:.3} cores of {QUOTA}");
+    // Never more than the quota. All of it, too, as soon as other scenarios leave it that much.
+    let cores = within(Duration::from_secs(180), "a busy loop to use its whole quota", || {
+        let (begun, before) = (Instant::now(), used.seconds());
+        std::thread::sleep(WATCHED);
+        let cores = (used.seconds() - before) / begun.elapsed().as_secs_f64();
+        assert!(cores < QUOTA * 1.1, "a busy loop used {cores:.3} cores of {QUOTA}");
+        if cores > QUOTA * 0.9 { Ok(cores) } else { Err(format!("{cores:.3} cores of {QUOTA}")) }
+    });
     story.tell(&format!("a busy loop used {cores:.3} cores of {QUOTA}"));
 }
 
