@@ -92,6 +92,9 @@ func (n *node) joinStore(ctx context.Context, endpoints []string) error {
 		if err := n.addMember(ctx, client); err != nil {
 			return err
 		}
+		if err := n.waitForTurn(ctx, client); err != nil {
+			return err
+		}
 		started, err := n.group.Trial(process.Store, "etcd", n.etcd.args())
 		if err != nil {
 			return err
@@ -109,8 +112,53 @@ func (n *node) joinStore(ctx context.Context, endpoints []string) error {
 
 // changeLimit is how long one change of etcd's members is waited for. Of changes
 // that come together, raft drops all but one without a word; whether one was made
-// after all is seen when the members are listed again.
-const changeLimit = time.Second
+// after all is seen when the members are listed again. Short, so that a server
+// whose change was dropped gets in before the other one is promoted.
+const changeLimit = 400 * time.Millisecond
+
+// turnLimit is how long another joining server is waited for. One that was added
+// and never starts must not keep others out.
+const turnLimit = 15 * time.Second
+
+// waitForTurn waits for servers that were added and have not started, of those
+// with a lower ID than this one. Members that start together ask one another for
+// their version, and none answers before it was answered itself: each would wait
+// out etcd's limits, half a minute and more.
+func (n *node) waitForTurn(ctx context.Context, client *clientv3.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, turnLimit)
+	defer cancel()
+	err := join.Until(ctx, "Waiting for another server to join etcd", func() error {
+		attempt, cancel := context.WithTimeout(ctx, changeLimit)
+		defer cancel()
+		list, err := client.MemberList(attempt)
+		if err != nil {
+			return err
+		}
+		if before := n.etcd.startsBefore(list.Members); before != nil {
+			return fmt.Errorf("%s has not started yet", strings.Join(before.PeerURLs, ","))
+		}
+		n.etcd.cluster = n.etcd.clusterOf(list.Members)
+		return nil
+	}, nil)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// startsBefore is a member that is to start before this one. One that has started
+// has told the others its name.
+func (e etcdMember) startsBefore(members []*etcdserverpb.Member) *etcdserverpb.Member {
+	self := slices.IndexFunc(members, func(m *etcdserverpb.Member) bool {
+		return slices.Contains(m.PeerURLs, e.peerURL())
+	})
+	for _, member := range members {
+		if self >= 0 && member.Name == "" && member.ID < members[self].ID {
+			return member
+		}
+	}
+	return nil
+}
 
 func (n *node) addMember(ctx context.Context, client *clientv3.Client) error {
 	return join.Until(ctx, "Waiting to become a member of etcd", func() error {

@@ -49,6 +49,24 @@ func TestAMemberIsAddedOnce(t *testing.T) {
 	}
 }
 
+func TestServersThatJoinTogetherStartOneAfterTheOther(t *testing.T) {
+	for _, one := range []struct {
+		what    string
+		members []*etcdserverpb.Member
+		waits   bool
+	}{
+		{"alone", []*etcdserverpb.Member{member(1, "a-01234567", "10.0.0.1"), member(5, "", "10.0.0.2")}, false},
+		{"second", []*etcdserverpb.Member{member(5, "", "10.0.0.2"), member(4, "", "10.0.0.3")}, true},
+		{"the other has started", []*etcdserverpb.Member{member(5, "", "10.0.0.2"), member(4, "c-01234567", "10.0.0.3")}, false},
+		{"first", []*etcdserverpb.Member{member(5, "", "10.0.0.2"), member(6, "", "10.0.0.3")}, false},
+		{"not added yet", []*etcdserverpb.Member{member(1, "", "10.0.0.3")}, false},
+	} {
+		if waits := joining.startsBefore(one.members) != nil; waits != one.waits {
+			t.Errorf("%s: %v", one.what, waits)
+		}
+	}
+}
+
 func etcdNode(annotations map[string]string, finalizers []string, deleted bool) *corev1.Node {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: annotations, Finalizers: finalizers}}
 	if deleted {
