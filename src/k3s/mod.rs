@@ -12,6 +12,5 @@ pub use client::{ClusterApi, Network};
 pub use images::{IMPORT_IMAGES, is_out_of_space, last_words, list_images, list_names, parse_images};
 pub use node::NodeFacts;
 pub use render::{
-    K3S_TOKEN_PATH, KUBECONFIG_PATH, LOADED_PATH, RELOAD, TOKEN_PATH, balancer_files, command, loaded_mark,
-    node_files,
+    K3S_TOKEN_PATH, KUBECONFIG_PATH, LOADED_PATH, RELOAD, TOKEN_PATH, balancer_files, command, node_files,
 };

@@ -40,6 +40,14 @@ pub struct NodeFacts {
     pub resource_version: Option<String>,
 }
 
+impl NodeFacts {
+    /// Whether its kubelet has spoken since its container was made, at `created`. Both times are
+    /// whole seconds, and no kubelet speaks within the second in which its container is made.
+    pub fn has_spoken_since(&self, created: Timestamp) -> bool {
+        self.reported.is_some_and(|reported| reported > created)
+    }
+}
+
 impl From<Node> for NodeFacts {
     fn from(node: Node) -> Self {
         let status = node.status.unwrap_or_default();

@@ -72,7 +72,7 @@ pub fn balancer_files(config: &BalancerConfig) -> Vec<FileWant> {
 }
 
 /// Says that `config` is loaded.
-pub fn loaded_mark(config: &BalancerConfig) -> FileWant {
+fn loaded_mark(config: &BalancerConfig) -> FileWant {
     FileWant::new(LOADED_PATH, 0o644, config.fingerprint())
 }
 

@@ -193,12 +193,15 @@ fn container_with(port: u16, protocol: Protocol, input: &Input, host: &HostFacts
     Some(format!("container {}", holder.name))
 }
 
+/// Whether Docker's `message` names the port.
+pub fn names_port(message: &str, port: u16) -> bool {
+    message.split(|c: char| !c.is_ascii_digit()).any(|number| number.parse() == Ok(port))
+}
+
 /// What it means that Docker refused a port that the spec asks for, in the words `message`: which
 /// field asks for it, and who has it.
 pub fn port_taken(input: &Input, host: &HostFacts, message: &str) -> Option<Blocked> {
-    let numbers: Vec<u16> =
-        message.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect();
-    let claim = port_claims(&input.spec).into_iter().find(|claim| numbers.contains(&claim.host_port))?;
+    let claim = port_claims(&input.spec).into_iter().find(|claim| names_port(message, claim.host_port))?;
     let holder = container_with(claim.host_port, claim.protocol, input, host)
         .unwrap_or_else(|| "a process of the Docker host".into());
     Some(Blocked::new(

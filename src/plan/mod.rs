@@ -21,8 +21,8 @@ mod want;
 mod tests;
 
 pub use allocate::{
-    HostFacts, addresses_in, allocate, allocate_guest, next_guest, next_port, next_subnet, parse_routes,
-    pick_address, port_taken,
+    HostFacts, addresses_in, allocate, allocate_guest, names_port, next_guest, next_port, next_subnet,
+    parse_routes, pick_address, port_taken,
 };
 pub use desired::{AGENT_POOL, API_PORT, SERVER_POOL, desired, version_numbers};
 pub use diff::{diff, images_needed};
@@ -69,6 +69,16 @@ impl Plan {
     pub(crate) fn push(&mut self, action: Action, after: Vec<usize>) -> usize {
         self.steps.push(Step { action, after });
         self.steps.len() - 1
+    }
+
+    /// Whether it makes or starts a node.
+    pub fn starts_nodes(&self) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::RunContainer(want) | Action::StartContainer { want, .. } => {
+                matches!(want.kind, ContainerKind::Node(_))
+            }
+            _ => false,
+        })
     }
 
     /// A plan that does nothing but say why.

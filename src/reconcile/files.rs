@@ -8,7 +8,7 @@ use crate::{
     api::Role,
     engine::{Command, Engine, EngineError, FileSource, Result},
     k3s::{self, K3S_TOKEN_PATH, TOKEN_PATH},
-    plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Observed, Sensitive},
+    plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Observed, Plan, Sensitive},
 };
 
 /// The files that a step writes.
@@ -23,18 +23,22 @@ pub struct StepFiles<'a, E> {
 }
 
 impl<'a, E: Engine> StepFiles<'a, E> {
-    /// For a step that finds the nodes `observed`: what they know of the token is asked before the
-    /// step removes any of them.
+    /// For a step that finds the nodes `observed` and carries out `plan`: if that starts a node, what
+    /// they know of the token is asked before any of them is removed.
     ///
     /// # Errors
     /// Where Docker could not be asked.
     pub async fn gather(
         engine: &'a E,
         observed: &Observed,
+        plan: &Plan,
         given: Option<Sensitive<Vec<u8>>>,
         initialised: bool,
     ) -> Result<Self> {
         let files = Self { engine, given, initialised, token: OnceCell::new() };
+        if !plan.starts_nodes() {
+            return Ok(files);
+        }
         // Servers first. An agent that was told the token of a server which came to nothing holds
         // the only copy.
         for role in [Role::Server, Role::Agent] {

@@ -126,12 +126,9 @@ fn places(seen: &Seen) -> Vec<Place> {
         .filter_map(|(want, config)| {
             let container = seen.observed.container(&want.name)?;
             let node = facts.clone().find(|node| node.name == config.node_name);
-            let spoke = |node: &crate::k3s::NodeFacts| {
-                node.reported.is_some_and(|reported| reported >= container.created)
-            };
             (container.state == ContainerState::Running).then(|| Place {
                 node: ImageNode { name: config.node_name.clone(), container: container.id.clone() },
-                speaks: node.is_some_and(|node| node.ready || spoke(node)),
+                speaks: node.is_some_and(|node| node.ready || node.has_spoken_since(container.created)),
                 ready: node.is_some_and(|node| node.ready),
             })
         })

@@ -29,13 +29,12 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
 }
 
 /// Nodes, where a report from before the container was made does not count: a Node lies in etcd as
-/// the former kubelet left it until the new one speaks, which is after the API answers. Both times
-/// are whole seconds, and no kubelet speaks within the second in which its container is made.
+/// the former kubelet left it until the new one speaks, which is after the API answers.
 fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
     for (want, config) in seen.nodes_wanted() {
         let Some(container) = seen.observed.container(&want.name) else { continue };
         for node in nodes.iter_mut().filter(|n| n.name == config.node_name) {
-            if node.reported.is_some_and(|reported| reported <= container.created) {
+            if node.reported.is_some() && !node.has_spoken_since(container.created) {
                 node.ready = false;
                 node.message = Some("the kubelet has not reported since its container was made".into());
             }

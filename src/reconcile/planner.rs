@@ -279,9 +279,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     /// Whether the port that Docker names is one we picked, for a cluster nobody uses yet.
     fn may_pick_port(&self, record: &Record, message: &str) -> bool {
         let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port).is_some();
-        let named =
-            message.split(|c: char| !c.is_ascii_digit()).any(|number| number.parse() == Ok(record.api_port));
-        !explicit && named && !record.initialised
+        !explicit && plan::names_port(message, record.api_port) && !record.initialised
     }
 
     /// Whether the subnet is one we picked, and no node has its address in it yet.
