@@ -63,8 +63,23 @@ create() { # name $1, node.conf $2, k3s $3 (a file, or empty for the image's), o
   [ -z "$conf" ] || printf '%s\n' "$conf" >"$work/etc/node.conf"
   docker cp "$work/etc" "$name:/etc/k3nest" >/dev/null 2>&1
   [ -z "$k3s" ] || docker cp "$k3s" "$name:/bin/k3s" >/dev/null 2>&1
+  docker cp "$work/data/." "$name:/var/lib/rancher/k3s" >/dev/null 2>&1
   echo "$name"
 }
+
+# What k3nest itself puts into the data volume.
+mkdir -p "$work/data/k3nest"
+echo "t$run" >"$work/data/k3nest/token"
+
+# Runs shell code in the data volume of a node, whether that runs or not.
+in_data() { # container $1, code $2
+  docker run --rm --volumes-from "$1" -w /var/lib/rancher/k3s --entrypoint /bin/sh "$image" -c "$2" 2>&1
+}
+
+# Etcd data as k3s has it, as far as it is looked at.
+readonly MEMBER='mkdir -p server/db/etcd/member/wal server/db/etcd/member/snap server/db/snapshots
+echo n-1 >server/db/etcd/name; echo 1 >server/db/etcd/member/snap/db; echo 1 >server/db/etcd/member/wal/0-0.wal
+echo 1 >server/db/snapshots/one'
 
 # --- the script itself ---------------------------------------------------------------------------
 
@@ -209,28 +224,47 @@ k3nest: none of 127.0.0.1 could be joined within 2 s; starting k3s, which will s
 
 # --- around a stand-in for k3s -------------------------------------------------------------------
 
+# Resets as k3s does: leaves its flag before it begins, and refuses while there is one. `behaviour` in
+# the data volume has it do something else.
 cat >"$work/stand-in" <<'SH'
 #!/bin/sh
+flag=/var/lib/rancher/k3s/server/db/reset-flag
+behaviour=$(cat /var/lib/rancher/k3s/behaviour 2>/dev/null)
+if [ "$2" = --cluster-reset ]; then
+  [ ! -e $flag ] || { echo "reset refused: there is a flag"; exit 1; }
+  echo "reset runs with: $*"
+  [ "$behaviour" = no-flag ] || touch $flag
+  [ "$behaviour" != fails ] || exit 7
+  if [ "$behaviour" = hangs ]; then
+    trap 'echo "reset was sent TERM"; exit 0' TERM
+    sleep 600 & wait $!
+  fi
+  echo "reset is done"
+  exit 0
+fi
+rm -f $flag
 echo "k3s runs at $(cut -d' ' -f1 /proc/uptime) as process $$ with: $*"
+[ "$behaviour" != dies ] || { until [ -e /run/die ]; do sleep 0.1; done; exit 3; }
 exec sleep 600
 SH
 chmod 755 "$work/stand-in"
-runs() { docker logs "$1" 2>&1 | grep -q '^k3s runs'; }
+logs() { docker logs "$1" 2>&1; }
+runs() { logs "$1" | grep -q '^k3s runs'; }
 ended() { [ "$(docker inspect -f '{{.State.Running}}' "$1")" = false ]; }
 # Seconds after boot at which it ran, times 100.
 ran_at() { docker logs "$1" 2>&1 | sed -n 's/^k3s runs at \([0-9]*\)\.\([0-9][0-9]\).*/\1\2/p'; }
 
 node=$(create environment "K3NEST_MEMORY=$GIB
 K3NEST_CPUS=1
-K3NEST_PEERS=" "$work/stand-in" "${privileged[@]}" -e INVOCATION_ID=1 -e K3NEST_CPUS=7 -e limit=mine -e name=mine \
-  -e peer=mine -e RUN=mine -- server --node-name 'a  b')
+K3NEST_PEERS=" "$work/stand-in" "${privileged[@]}" -e INVOCATION_ID=1 -e K3NEST_CPUS=7 -e K3NEST_DATA=kept \
+  -e K3NEST_EPOCH=e -e K3NEST_RESET=1 -e K3NEST_FLAG=f -e limit=mine -e name=mine -e seen=mine -e peer=mine -e RUN=mine -- server --node-name 'a  b')
 docker start "$node" >/dev/null
 within 10 runs "$node" || true
 has "k3s is process 1 and gets its arguments as they are" "$(docker logs "$node" 2>&1)" 'as process 1 with: server --node-name a  b$' "$node"
 is "the environment of k3s has nothing of k3nest and no INVOCATION_ID" \
   "$(docker exec "$node" cat /proc/1/environ | tr '\0' '\n' | grep -E 'K3NEST|INVOCATION_ID|GIB' || true)" "" "$node"
 is "the environment of k3s keeps what the script has names for, too" \
-  "$(docker exec "$node" cat /proc/1/environ | tr '\0' '\n' | grep '=mine' | sort | tr '\n' ' ')" "RUN=mine limit=mine name=mine peer=mine " "$node"
+  "$(docker exec "$node" cat /proc/1/environ | tr '\0' '\n' | grep '=mine' | sort | tr '\n' ' ')" "RUN=mine limit=mine name=mine peer=mine seen=mine " "$node"
 has "the root mount is shared" "$(docker exec "$node" cat /proc/1/mountinfo)" '^[0-9]* [0-9]* [0-9:]* / / .* shared:' "$node"
 is "a link of a processor leads to the real one" \
   "$(docker exec "$node" sh -c 'cd /sys/devices/system/cpu && cat cpu0/topology/core_id && cat possible')" \
@@ -288,8 +322,7 @@ is "nothing of the wait goes on beside k3s" "$(docker exec "$node" ps -o comm,st
 is "k3s has no descriptor of the wait" "$(docker exec "$node" ls -l /proc/1/fd | grep -c joinable || true)" 0 "$node"
 
 node=$(create member "K3NEST_PEERS=$nobody" "$work/stand-in" "${privileged[@]}" -- server)
-mkdir -p "$work/data/server/db/etcd"
-docker cp "$work/data/." "$node:/var/lib/rancher/k3s" >/dev/null 2>&1
+in_data "$node" "$MEMBER"
 docker start "$node" >/dev/null
 within 10 runs "$node" || true
 is "a server that is a member already does not wait" "$(docker logs "$node" 2>&1 | grep -c waiting || true) $(runs "$node" && echo runs)" "0 runs" "$node"
@@ -301,6 +334,116 @@ before=$(date +%s%N)
 docker stop -t 20 "$node" >/dev/null
 took=$((($(date +%s%N) - before) / 1000000))
 is "SIGTERM ends the wait at once" "$([ "$took" -lt 3000 ] && echo yes || echo "$took ms") $(docker inspect -f '{{.State.ExitCode}}' "$node")" "yes 143" "$node"
+
+# --- the data that k3s begins with ---------------------------------------------------------------
+
+# Starts a node until it ends or runs k3s, and tells which.
+goes() { # container $1
+  docker start "$1" >/dev/null
+  within 20 settled "$1" || true
+  if ended "$1"; then docker inspect -f 'ended with {{.State.ExitCode}}' "$1"; else echo "runs k3s"; fi
+}
+settled() { ended "$1" || runs "$1"; }
+# What the stand-in said, without times and processes.
+acts() { logs "$1" | sed -n 's/^\(k3s runs\) .* with/\1 with/p; /^reset/p'; }
+
+for role in server agent; do
+  node=$(create "token-$role" "" "$work/stand-in" "${privileged[@]}" -- $role)
+  in_data "$node" ': >k3nest/token'
+  is "without a token: no k3s in an emptied volume, as $role" "$(goes "$node"), $(acts "$node")" "ended with 1, " "$node"
+  has "and that is said, with what happens next" "$(logs "$node")" \
+    'k3nest: there is no token in /var/lib/rancher/k3s/k3nest/token.* emptied.* k3nest starts the node by itself' "$node"
+done
+
+node=$(create emptied "" "$work/stand-in" "${privileged[@]}" --restart unless-stopped -- server)
+in_data "$node" "$MEMBER; echo dies >behaviour"
+docker start "$node" >/dev/null
+within 20 runs "$node" || true
+docker exec "$node" sh -c 'rm -rf /var/lib/rancher/k3s/*; touch /run/die'
+refused() { logs "$1" | grep -q 'k3nest: there is no token'; }
+within 20 refused "$node" || true
+is "a volume that is emptied while k3s runs: Docker's restart begins nothing" \
+  "$(acts "$node"), $(refused "$node" && echo refused), $(in_data "$node" 'ls -A')" "k3s runs with: server, refused, " "$node"
+docker rm -fv "$node" >/dev/null
+
+node=$(create kept "K3NEST_DATA=kept" "$work/stand-in" "${privileged[@]}" -- server --cluster-init)
+is "data that is to be there, and is not: no k3s" "$(goes "$node")" "ended with 1" "$node"
+has "and that is said" "$(logs "$node")" 'k3nest: there is no etcd data in /var/lib/rancher/k3s/server/db/etcd.* empty cluster' "$node"
+in_data "$node" 'mkdir -p server/db/etcd/member/wal; echo n-1 >server/db/etcd/name'
+is "directories and a name are no data" "$(goes "$node"), $(acts "$node")" "ended with 1, " "$node"
+in_data "$node" "$MEMBER; touch server/db/etcd/tombstone"
+is "nor is what k3s puts away at its next start, because the member was removed" "$(goes "$node"), $(acts "$node")" "ended with 1, " "$node"
+has "and that is another reason" "$(logs "$node")" 'k3nest: etcd has removed this server from its members' "$node"
+in_data "$node" 'rm server/db/etcd/tombstone'
+is "data that is to be there, and is: k3s runs" "$(goes "$node"), $(acts "$node")" "runs k3s, k3s runs with: server --cluster-init" "$node"
+
+# --- recovery ------------------------------------------------------------------------------------
+
+recovery="K3NEST_DATA=kept
+K3NEST_EPOCH=e2
+K3NEST_RESET=1"
+node=$(create reset "$recovery" "$work/stand-in" "${privileged[@]}" -- server --node-name 'a  b')
+is "a recovery never begins without data" "$(goes "$node"), $(acts "$node")" "ended with 1, " "$node"
+in_data "$node" "$MEMBER; echo e1 >k3nest/epoch; echo fails >behaviour"
+is "a reset that fails is the end" "$(goes "$node"), $(in_data "$node" 'cat k3nest/epoch')" "ended with 1, e1" "$node"
+has "and is told with its exit code" "$(logs "$node")" 'k3nest: k3s server --cluster-reset ended with exit code 7' "$node"
+in_data "$node" 'echo no-flag >behaviour'
+is "a reset that did nothing is the end, too" "$(goes "$node"), $(in_data "$node" 'cat k3nest/epoch')" "ended with 1, e1" "$node"
+
+in_data "$node" 'echo hangs >behaviour'
+docker start "$node" >/dev/null
+resets() { logs "$1" | tail -n 1 | grep -q '^reset runs'; }
+within 20 resets "$node" || true
+before=$(date +%s%N)
+docker stop -t 20 "$node" >/dev/null
+took=$((($(date +%s%N) - before) / 1000000))
+is "SIGTERM is passed on to the reset and ends it at once" \
+  "$([ "$took" -lt 5000 ] && echo yes || echo "$took ms") $(docker inspect -f '{{.State.ExitCode}}' "$node"), $(logs "$node" | tail -n 1)" \
+  "yes 143, reset was sent TERM" "$node"
+
+docker start "$node" >/dev/null
+within 20 resets "$node" || true
+docker kill "$node" >/dev/null || true
+is "a reset that is killed leaves its flag, and an epoch that is not seen" \
+  "$(in_data "$node" 'cat k3nest/epoch; ls server/db/reset-flag')" "e1
+server/db/reset-flag" "$node"
+in_data "$node" 'rm behaviour'
+is "it is done again, whatever the flag says, and then k3s runs; both with the node's arguments" "$(goes "$node"), $(acts "$node" | tail -n 3)" \
+  "runs k3s, reset runs with: server --cluster-reset --node-name a  b
+reset is done
+k3s runs with: server --node-name a  b" "$node"
+is "the epoch is seen then, and nothing else is left" "$(in_data "$node" 'cat k3nest/epoch; ls k3nest')" "e2
+epoch
+token" "$node"
+docker restart -t 1 "$node" >/dev/null
+twice() { [ "$(acts "$1" | grep -c '^k3s runs')" = 2 ]; }
+within 20 twice "$node" || true
+is "a recovery is taken part in once" "$(acts "$node" | tail -n 2)" "k3s runs with: server --node-name a  b
+k3s runs with: server --node-name a  b" "$node"
+
+node=$(create lost "K3NEST_PEERS=$nobody
+K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)
+in_data "$node" "$MEMBER; mkdir -p server/db/etcd.lost/member; touch server/db/reset-flag"
+docker start "$node" >/dev/null
+within 10 waits "$node" || true
+is "the data of a lost membership is discarded, but for snapshots, and the server waits for a peer" \
+  "$(in_data "$node" 'cat k3nest/epoch; find server')$(runs "$node" && echo runs || true)" "e2
+server
+server/db
+server/db/snapshots
+server/db/snapshots/one" "$node"
+docker kill "$node" >/dev/null || true
+in_data "$node" "$MEMBER"
+is "what it joins with is its own" "$(goes "$node"), $(in_data "$node" 'cat server/db/etcd/name')" "runs k3s, n-1" "$node"
+
+node=$(create unclear "K3NEST_DATA=kept
+K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)
+in_data "$node" "$MEMBER"
+is "data that is both to be kept and of a lost membership is not touched" \
+  "$(goes "$node"), $(in_data "$node" 'cat server/db/etcd/name')" "ended with 1, n-1" "$node"
+
+node=$(create fresh "K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)
+is "a server of after the recovery has seen it" "$(goes "$node"), $(in_data "$node" 'cat k3nest/epoch')" "runs k3s, e2" "$node"
 
 # --- real nodes ----------------------------------------------------------------------------------
 

@@ -5,11 +5,18 @@
 # Written by k3nest at every start, plain assignments, each of them optional:
 #   K3NEST_MEMORY  limit in bytes       K3NEST_CPUS  limit in whole processors
 #   K3NEST_PEERS   addresses of the servers of which this one joins any
+#   K3NEST_DATA    `kept`: this server never begins without its etcd data
+#   K3NEST_EPOCH   a word for the last recovery of the cluster from one server's data. A server that
+#                  has not taken part in it does so first, once; its data is then that server's
+#   K3NEST_RESET   `1`: this is that server. Its data is kept, and never missing
 # Only names that begin so are set outside of subshells: any other may be one of k3s's environment.
 set -u
 K3NEST_CONF=/etc/k3nest/node.conf
 K3NEST_RUN=/run/k3nest
+# What k3nest has in the data volume: `token`, and `epoch`, the last that this volume has seen.
+K3NEST_OWN=/var/lib/rancher/k3s/k3nest
 K3NEST_ETCD=/var/lib/rancher/k3s/server/db/etcd
+K3NEST_FLAG=/var/lib/rancher/k3s/server/db/reset-flag
 K3NEST_WAIT=300
 
 say() { echo "k3nest: $*" >&2; }
@@ -151,6 +158,84 @@ show_limits() (
   done <"$K3NEST_RUN/covers"
 )
 
+# --- the data that k3s begins with ---------------------------------------------------------------
+#
+# Without data k3s begins anew: an agent as a machine of the same name, which is turned away, and a
+# server that has none to join as a cluster of its own, which looks like the one that was lost and is
+# empty. So it is not begun where data was taken away. Docker tries again, and k3nest sees it.
+
+# Whether etcd's data is here and a member's. A `tombstone` is left in it by k3s when the member was
+# removed; at its next start k3s puts such data away and begins anew (pkg/etcd/etcd.go). The file
+# `name` does not tell: it is written before there is data, and again where it is missing.
+has_member() {
+  [ ! -e "$K3NEST_ETCD/tombstone" ] && [ -s "$K3NEST_ETCD/member/snap/db" ] &&
+    find "$K3NEST_ETCD/member/wal" -name '*.wal' 2>/dev/null | grep -q .
+}
+
+need_member() {
+  has_member && return
+  [ ! -e "$K3NEST_ETCD/tombstone" ] ||
+    fail "etcd has removed this server from its members ($K3NEST_ETCD/tombstone), and $1: not starting k3s, which would found an empty cluster instead"
+  fail "there is no etcd data in $K3NEST_ETCD, and $1: not starting k3s, which would found an empty cluster instead. Put the volume's content back, or recover the cluster from a server that has its data"
+}
+
+# Makes this server etcd's only member, with the data that it has: `k3s server --cluster-reset` with
+# the arguments given. k3s leaves the flag before it begins the reset and refuses one while it is
+# there, so of a flag that a reset left which did not end well, or was cut off, nothing is known. A
+# second reset of the same data changes nothing.
+reset_membership() {
+  rm -f "$K3NEST_FLAG" || fail "cannot remove $K3NEST_FLAG, which keeps k3s from resetting etcd"
+  trap 'kill ${!-} 2>/dev/null; wait ${!-}; exit 143' TERM
+  /bin/k3s server --cluster-reset "$@" &
+  wait $!
+  code=$?
+  trap - TERM
+  [ "$code" = 0 ] || fail "k3s server --cluster-reset ended with exit code $code; why is said above. It is tried again when Docker starts this container again"
+  [ -e "$K3NEST_FLAG" ] || fail "k3s server --cluster-reset ended without $K3NEST_FLAG, so etcd's members were not reset; why is said above. It is tried again when Docker starts this container again"
+}
+
+# Removes the etcd data of a membership that is lost. Snapshots, in the same directory, stay.
+discard_member() {
+  rm -rf "$K3NEST_ETCD.lost" || fail "cannot remove $K3NEST_ETCD.lost"
+  [ -e "$K3NEST_ETCD" ] || return 0
+  say "the etcd data of this server is of before the recovery $K3NEST_EPOCH, in which another server's was kept; removing it, to join as a new member"
+  # In one step: what a kill leaves of it is not taken for data.
+  { mv "$K3NEST_ETCD" "$K3NEST_ETCD.lost" && rm -rf "$K3NEST_ETCD.lost" "$K3NEST_FLAG"; } || fail "cannot remove $K3NEST_ETCD"
+}
+
+# Takes part in the recovery once. The epoch comes last: what a kill interrupts is done again.
+take_part() {
+  seen=
+  [ ! -e "$K3NEST_OWN/epoch" ] || read -r seen <"$K3NEST_OWN/epoch"
+  [ "$seen" != "$K3NEST_EPOCH" ] || return 0
+  if [ "${K3NEST_RESET:-}" = 1 ]; then
+    say "the recovery $K3NEST_EPOCH: making this server the only member of etcd, with its data"
+    reset_membership "$@"
+    say "the recovery $K3NEST_EPOCH: this server is the only member of etcd; starting k3s"
+  else
+    [ "${K3NEST_DATA:-}" != kept ] || fail "$K3NEST_CONF: K3NEST_DATA=kept without K3NEST_RESET=1 and a recovery that this server has not seen (K3NEST_EPOCH): its data can only be kept or discarded. Nothing was changed"
+    discard_member
+  fi
+  # To the disk before it gets its name: a power cut would leave an empty file, and a second reset
+  # would cut off the servers that have joined since.
+  printf '%s\n' "$K3NEST_EPOCH" | dd of="$K3NEST_OWN/epoch.new" conv=fsync 2>/dev/null ||
+    fail "cannot write $K3NEST_OWN/epoch.new"
+  mv "$K3NEST_OWN/epoch.new" "$K3NEST_OWN/epoch" || fail "cannot write $K3NEST_OWN/epoch"
+}
+
+# Ends with 0 if k3s may be started with the arguments given. Runs in the background, and so in a
+# subshell already; with one of its own inside, TERM would end the wrong one.
+settle_data() {
+  [ -s "$K3NEST_OWN/token" ] ||
+    fail "there is no token in $K3NEST_OWN/token, where k3nest puts it before every start of its own: the data volume was emptied, and Docker started this container again. Not starting k3s; k3nest starts the node by itself, as what it then is, once it sees this"
+  [ "${1:-}" = server ] || return 0
+  shift
+  [ "${K3NEST_DATA:-}" != kept ] || need_member "it must be there (K3NEST_DATA=kept)"
+  [ -n "${K3NEST_EPOCH:-}" ] || return 0
+  [ "${K3NEST_RESET:-}" != 1 ] || need_member "it is what the recovery $K3NEST_EPOCH keeps (K3NEST_RESET=1)"
+  take_part "$@"
+}
+
 # --- the way into a cluster ----------------------------------------------------------------------
 #
 # k3s ends when the server that it is to join does not answer yet, and each restart by Docker comes
@@ -162,7 +247,7 @@ show_limits() (
 connects() { telnet "$1" "$2" </dev/null >/dev/null 2>&1 & wait $!; }
 
 wait_for_peer() (
-  [ -n "$*" ] && [ ! -e "$K3NEST_ETCD" ] || return 0
+  [ -n "$*" ] && ! has_member || return 0
   command -v telnet >/dev/null || { say "there is no telnet to wait for a server with; starting k3s at once"; return 0; }
   rm -f "$K3NEST_RUN/joinable"
   mkfifo "$K3NEST_RUN/joinable" && exec 3<>"$K3NEST_RUN/joinable" || return 0
@@ -189,11 +274,12 @@ wait_for_peer() (
 )
 
 main() {
-  # Process 1 is sent no signal that it has no trap for.
-  trap 'exit 143' TERM
-  trap 'exit 130' INT
+  # Process 1 is sent no signal that it has no trap for. What it waits for gets TERM in any case: a
+  # shell has what is in the background ignore INT.
+  trap 'kill ${!-} 2>/dev/null; wait ${!-}; exit 143' TERM
+  trap 'kill ${!-} 2>/dev/null; wait ${!-}; exit 130' INT
   # INVOCATION_ID would make k3s take the systemd cgroup driver (k3s issues 5462 and 5851).
-  unset INVOCATION_ID K3NEST_MEMORY K3NEST_CPUS K3NEST_PEERS
+  unset INVOCATION_ID K3NEST_MEMORY K3NEST_CPUS K3NEST_PEERS K3NEST_DATA K3NEST_EPOCH K3NEST_RESET
   # shellcheck source=/dev/null
   [ ! -e "$K3NEST_CONF" ] || . "$K3NEST_CONF" || fail "$K3NEST_CONF cannot be read"
 
@@ -202,11 +288,14 @@ main() {
   # Volumes with mount propagation need a shared root. After the covers, which it must not copy.
   mount --make-rshared / || say "the root mount cannot be shared; volumes with mount propagation will not work"
   # In the background, because a shell takes a signal only after what runs in front of it.
+  settle_data "$@" &
+  wait $! || exit 1
   # shellcheck disable=SC2086  # one word each
   wait_for_peer ${K3NEST_PEERS:-} &
   wait $!
 
-  unset K3NEST_MEMORY K3NEST_CPUS K3NEST_PEERS K3NEST_CONF K3NEST_RUN K3NEST_ETCD K3NEST_WAIT
+  unset K3NEST_MEMORY K3NEST_CPUS K3NEST_PEERS K3NEST_DATA K3NEST_EPOCH K3NEST_RESET
+  unset K3NEST_CONF K3NEST_RUN K3NEST_OWN K3NEST_ETCD K3NEST_FLAG K3NEST_WAIT
   exec /bin/k3s "$@"
 }
 
