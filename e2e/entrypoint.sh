@@ -368,7 +368,7 @@ docker rm -fv "$node" >/dev/null
 
 node=$(create kept "K3NEST_DATA=kept" "$work/stand-in" "${privileged[@]}" -- server --cluster-init)
 is "data that is to be there, and is not: no k3s" "$(goes "$node")" "ended with 1" "$node"
-has "and that is said" "$(logs "$node")" 'k3nest: there is no etcd data in /var/lib/rancher/k3s/server/db/etcd.* empty cluster' "$node"
+has "and that is said" "$(logs "$node")" 'k3nest: this server has no etcd data in /var/lib/rancher/k3s/server/db/etcd.* empty cluster' "$node"
 in_data "$node" 'mkdir -p server/db/etcd/member/wal; echo n-1 >server/db/etcd/name'
 is "directories and a name are no data" "$(goes "$node"), $(acts "$node")" "ended with 1, " "$node"
 in_data "$node" "$MEMBER; touch server/db/etcd/tombstone"
@@ -501,6 +501,20 @@ docker start "$node" >/dev/null
 within 90 ready "$node" || true
 is "a node without limits has what the host has" "$(capacity "$node")" "$host_cpus $host_memory" "$node"
 is "and nothing is mounted for it" "$(docker exec "$node" grep -c k3nest /proc/1/mountinfo || true)" 0 "$node"
+docker rm -fv "$node" >/dev/null
+
+node=$(create recovered "" "" "${privileged[@]}" -- "${args[@]}")
+docker start "$node" >/dev/null
+within 90 ready "$node" || true
+within 30 docker exec "$node" kubectl create configmap before || true
+docker kill "$node" >/dev/null
+rm -rf "${work:?}/etc" && mkdir "$work/etc" && echo "$recovery" >"$work/etc/node.conf"
+docker cp "$work/etc/node.conf" "$node:/etc/k3nest/node.conf" >/dev/null 2>&1
+docker start "$node" >/dev/null
+within 90 docker exec "$node" kubectl get configmap before || true
+is "a real server is reset once, and has its data" \
+  "$(docker exec "$node" kubectl get configmap before -o name 2>&1), $(in_data "$node" 'cat k3nest/epoch'), $(logs "$node" | grep -c 'restart without --cluster-reset')" \
+  "configmap/before, e2, 1" "$node"
 docker rm -fv "$node" >/dev/null
 
 # As on a kernel without NUMA, with 1 GiB of huge pages, and with busybox's mount, which is the one

@@ -175,8 +175,8 @@ has_member() {
 need_member() {
   has_member && return
   [ ! -e "$K3NEST_ETCD/tombstone" ] ||
-    fail "etcd has removed this server from its members ($K3NEST_ETCD/tombstone), and $1: not starting k3s, which would found an empty cluster instead"
-  fail "there is no etcd data in $K3NEST_ETCD, and $1: not starting k3s, which would found an empty cluster instead. Put the volume's content back, or recover the cluster from a server that has its data"
+    fail "etcd has removed this server from its members ($K3NEST_ETCD/tombstone), and $1: not starting k3s, which would found an empty cluster instead. Recover the cluster from a server that is a member"
+  fail "this server has no etcd data in $K3NEST_ETCD, and $1: not starting k3s, which would found an empty cluster instead. Put the volume's content back, or recover the cluster from a server that has its data"
 }
 
 # Makes this server etcd's only member, with the data that it has: `k3s server --cluster-reset` with
@@ -230,9 +230,9 @@ settle_data() {
     fail "there is no token in $K3NEST_OWN/token, where k3nest puts it before every start of its own: the data volume was emptied, and Docker started this container again. Not starting k3s; k3nest starts the node by itself, as what it then is, once it sees this"
   [ "${1:-}" = server ] || return 0
   shift
-  [ "${K3NEST_DATA:-}" != kept ] || need_member "it must be there (K3NEST_DATA=kept)"
+  [ "${K3NEST_DATA:-}" != kept ] || need_member "its data must be there (K3NEST_DATA=kept)"
   [ -n "${K3NEST_EPOCH:-}" ] || return 0
-  [ "${K3NEST_RESET:-}" != 1 ] || need_member "it is what the recovery $K3NEST_EPOCH keeps (K3NEST_RESET=1)"
+  [ "${K3NEST_RESET:-}" != 1 ] || need_member "its data is what the recovery $K3NEST_EPOCH keeps (K3NEST_RESET=1)"
   take_part "$@"
 }
 
