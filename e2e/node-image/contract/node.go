@@ -127,6 +127,8 @@ func (n *node) perform(ctx context.Context, step string) error {
 		return n.start(ctx, nil)
 	case "replace":
 		return n.replace(ctx)
+	case "discard":
+		return n.discard(ctx, rest)
 	case "once":
 		if err := n.start(ctx, strings.Fields(rest)); err != nil {
 			return err
@@ -222,6 +224,13 @@ func (n *node) replace(ctx context.Context) error {
 	}
 	n.fresh = true
 	return n.start(ctx, nil)
+}
+
+// discard removes a path below the data directory, whether the node runs or not.
+func (n *node) discard(ctx context.Context, path string) error {
+	_, err := docker(ctx, "run", "--rm", "--label", runLabel+"="+n.suite.id, "-v", n.name+"-data:/data",
+		"--entrypoint", "/bin/sh", n.suite.image, "-c", "rm -rf /data/"+path)
+	return err
 }
 
 func (n *node) common() []string {

@@ -55,6 +55,7 @@ func (d Dirs) EtcdName() string              { return d.Server("db", "etcd", "na
 func (d Dirs) EtcdMember() string            { return d.Server("db", "etcd", "member") }
 func (d Dirs) EtcdLog() string               { return d.Server("db", "etcd", "member", "wal") }
 func (d Dirs) Snapshots() string             { return d.Server("db", "snapshots") }
+func (d Dirs) Tombstone() string             { return d.Server("db", "etcd", "tombstone") }
 func (d Dirs) ResetFlag() string             { return d.Server("db", "reset-flag") }
 
 // ClusterMark is this image's own: it tells that --cluster-init was given once.

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/arguments"
@@ -36,6 +35,9 @@ func (e etcdMember) peerURL() string { return "https://" + e.NodeIP + ":2380" }
 // so that a node that comes back with empty disks is another member, as in k3s.
 func newEtcdMember(o *options.Options, nodeIP string) (etcdMember, error) {
 	member := etcdMember{NodeIP: nodeIP, Dirs: o.Dirs(), Options: o}
+	if err := buryRemoved(member.Dirs); err != nil {
+		return member, err
+	}
 	stored, err := os.ReadFile(member.Dirs.EtcdName())
 	if err == nil {
 		member.Name = strings.TrimSpace(string(stored))
@@ -44,15 +46,26 @@ func newEtcdMember(o *options.Options, nodeIP string) (etcdMember, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return member, fmt.Errorf("read the name of this etcd member: %w", err)
 	}
-	suffix, err := pki.NewPassword()
-	if err != nil {
+	if err := member.rename(); err != nil {
 		return member, err
 	}
-	member.Name = o.NodeName + "-" + suffix[:8]
-	if err := os.MkdirAll(member.Dirs.EtcdData(), 0o700); err != nil {
-		return member, fmt.Errorf("make etcd's data directory: %w", err)
+	return member, member.writeName()
+}
+
+// rename gives the member a new name, as k3s does at each reset, too.
+func (e *etcdMember) rename() error {
+	suffix, err := pki.NewPassword()
+	if err == nil {
+		e.Name = e.Options.NodeName + "-" + suffix[:8]
 	}
-	return member, layout.Write(member.Dirs.EtcdName(), []byte(member.Name), 0o600)
+	return err
+}
+
+func (e etcdMember) writeName() error {
+	if err := os.MkdirAll(e.Dirs.EtcdData(), 0o700); err != nil {
+		return fmt.Errorf("make etcd's data directory: %w", err)
+	}
+	return layout.Write(e.Dirs.EtcdName(), []byte(e.Name), 0o600)
 }
 
 // settleManaged tells whether the etcd here is one that k3s would have: it has
@@ -60,7 +73,7 @@ func newEtcdMember(o *options.Options, nodeIP string) (etcdMember, error) {
 // etcd underneath, and only what is seen of it depends on that.
 func settleManaged(o *options.Options) (bool, error) {
 	mark := o.Dirs().ClusterMark()
-	if o.ClusterInit || o.Server != "" {
+	if o.ClusterInit || o.ClusterReset || o.Server != "" {
 		return true, layout.Write(mark, nil, 0o600)
 	}
 	_, err := os.Stat(mark)
@@ -113,33 +126,30 @@ func (e etcdMember) args() []string {
 
 // waitForMember waits until etcd answers, then makes sure that it still knows
 // this node by this address. One that came back with another address would not
-// be reached by the other members: k3s refuses to run with it, and so do we.
+// be reached by the other members: k3s refuses to run with it, and so do we. A new
+// name (rename) is known a moment after etcd's start.
 func (e etcdMember) waitForMember(ctx context.Context) error {
-	members, err := e.members(ctx)
-	if err != nil {
-		return err
-	}
-	var found []string
-	for _, member := range members {
-		if member.Name == e.Name && slices.Contains(member.PeerURLs, e.peerURL()) {
-			return nil
+	var misfit error
+	err := e.untilAnswered(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		list, err := client.MemberList(ctx)
+		if err != nil {
+			return err
 		}
-		found = append(found, member.Name+"="+strings.Join(member.PeerURLs, ","))
-	}
-	return fmt.Errorf("this server is a not a member of the etcd cluster. Found %v, expect: %s=%s; "+
-		"give the node its old address again, or run once with --cluster-reset", found, e.Name, e.peerURL())
-}
-
-// members waits until etcd answers who its members are.
-func (e etcdMember) members(ctx context.Context) ([]*etcdserverpb.Member, error) {
-	var members []*etcdserverpb.Member
-	return members, e.untilAnswered(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		answer, err := client.MemberList(ctx)
-		if err == nil {
-			members = answer.Members
+		var found []string
+		for _, member := range list.Members {
+			if slices.Contains(member.PeerURLs, e.peerURL()) {
+				if member.Name != e.Name {
+					return fmt.Errorf("it knows this server as %s, which is %s now", member.Name, e.Name)
+				}
+				return nil
+			}
+			found = append(found, member.Name+"="+strings.Join(member.PeerURLs, ","))
 		}
-		return err
+		misfit = fmt.Errorf("this server is a not a member of the etcd cluster. Found %v, expect: %s=%s; "+
+			"give the node its old address again, or run once with --cluster-reset", found, e.Name, e.peerURL())
+		return nil
 	})
+	return errors.Join(err, misfit)
 }
 
 // untilAnswered asks this node's own etcd until it answers.

@@ -170,7 +170,8 @@ func (n *node) addMember(ctx context.Context, client *clientv3.Client) error {
 		}
 		known, err := n.etcd.isAmong(list.Members)
 		if err != nil {
-			return err
+			// As k3s does: whoever is let in later is another member.
+			return errors.Join(err, os.Remove(n.dirs.EtcdName()))
 		}
 		if !known {
 			logging.Infof("Adding member %s=%s to etcd cluster %v", n.etcd.Name, n.etcd.peerURL(), n.etcd.clusterOf(list.Members))

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/robfig/cron/v3"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"k3nest.dev/k3nest/e2e/node-image/internal/etcd"
 	"k3nest.dev/k3nest/e2e/node-image/internal/layout"
@@ -20,20 +22,31 @@ import (
 // etcd, with its own data or with a snapshot's, and the program ends
 // (docs.k3s.io/cli/etcd-snapshot, "Restoring Snapshots").
 func (n *node) resetCluster(ctx context.Context) error {
-	_, err := os.Stat(n.dirs.ResetFlag())
-	if err == nil && n.options.ClusterResetRestorePath == "" { // a snapshot may be restored again at once
-		return fmt.Errorf("cluster-reset was successfully performed, please remove the cluster-reset flag and start k3s normally, "+
-			"if you need to perform another cluster reset, you must first manually delete the %s file", n.dirs.ResetFlag())
+	snapshot := n.options.ClusterResetRestorePath
+	if exists(n.dirs.ResetFlag()) && snapshot == "" { // a snapshot may be restored again at once
+		return fmt.Errorf("Managed etcd cluster membership was previously reset, please remove the cluster-reset flag and start k3s normally. "+
+			"If you need to perform another cluster reset, you must first manually delete the file at %s", n.dirs.ResetFlag())
 	}
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
-	args := append(n.etcd.args(), "--force-new-cluster")
-	if snapshot := n.options.ClusterResetRestorePath; snapshot != "" {
+	if err := n.etcd.rename(); err != nil {
+		return err
+	}
+	args := n.etcd.args()
+	if snapshot == "" {
+		args = append(args, "--force-new-cluster")
+		if err := n.etcd.writeName(); err != nil {
+			return err
+		}
+	} else {
 		logging.Infof("Restoring the snapshot %s", snapshot)
 		if err := etcd.Restore(n.dirs, snapshot, n.etcd.Name, n.etcd.peerURL()); err != nil {
 			return err
 		}
-		args = n.etcd.args()
+	}
+	// Before the reset, as k3s has it: one that is cut off leaves the flag, too.
+	if err := layout.Write(n.dirs.ResetFlag(), nil, 0o600); err != nil {
+		return fmt.Errorf("note that there was a reset: %w", err)
 	}
 	if _, err := n.group.Component(process.Store, "etcd", args); err != nil {
 		return err
@@ -49,32 +62,33 @@ func (n *node) resetCluster(ctx context.Context) error {
 	if failure != nil {
 		return failure
 	}
-	if err := layout.Write(n.dirs.ResetFlag(), nil, 0o600); err != nil {
-		return fmt.Errorf("note that the reset is done: %w", err)
-	}
 	logging.Infof("Managed etcd cluster membership has been reset, restart without --cluster-reset flag now. " +
 		"Backup and delete ${datadir}/server/db on each peer etcd server and rejoin the nodes")
 	return nil
 }
 
-// becomeOnlyMember makes sure that the one member left has this node's address.
+// becomeOnlyMember waits until the one member left is this node, by its new name
+// and at its address.
 func (e etcdMember) becomeOnlyMember(ctx context.Context) error {
-	members, err := e.members(ctx)
-	if err != nil {
-		return err
-	}
-	if len(members) != 1 {
-		return fmt.Errorf("etcd still has %d members after the reset; read %s/etcd.log", len(members), layout.LogDir)
-	}
-	client, err := etcd.Client(e.Dirs)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	if _, err := client.MemberUpdate(ctx, members[0].ID, []string{e.peerURL()}); err != nil {
-		return fmt.Errorf("give the etcd member the address %s: %w", e.peerURL(), err)
-	}
-	return nil
+	return e.untilAnswered(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		list, err := client.MemberList(ctx)
+		if err != nil {
+			return err
+		}
+		if len(list.Members) != 1 {
+			return fmt.Errorf("it still has %d members after the reset", len(list.Members))
+		}
+		member := list.Members[0]
+		if !slices.Equal(member.PeerURLs, []string{e.peerURL()}) {
+			if _, err := client.MemberUpdate(ctx, member.ID, []string{e.peerURL()}); err != nil {
+				return fmt.Errorf("give the member the address %s: %w", e.peerURL(), err)
+			}
+		}
+		if member.Name != e.Name {
+			return fmt.Errorf("the member is still called %s", member.Name)
+		}
+		return nil
+	})
 }
 
 // endReset tells whether the run before was a reset; a normal start ends it.

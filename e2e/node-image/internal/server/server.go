@@ -57,6 +57,9 @@ func Run(o *options.Options) error {
 
 	logging.SilenceClients()
 
+	if o.ClusterReset && o.Server != "" {
+		return errors.New("cannot perform cluster-reset while server URL is set - remove server from configuration before resetting")
+	}
 	n := &node{options: o, dirs: o.Dirs(), group: process.NewGroup(layout.LogDir), ready: make(chan struct{})}
 	if err := n.prepare(); err != nil {
 		return err
@@ -86,6 +89,9 @@ func Run(o *options.Options) error {
 	}
 	cancelAll()
 	n.group.Stop()
+	if failure != nil {
+		bury(n.dirs)
+	}
 	return failure
 }
 
