@@ -23,6 +23,10 @@ use crate::{
 /// happens from now on is heard.
 const SUBSCRIBED: Duration = Duration::from_secs(1);
 
+/// How often Docker is asked at least whether it is back. To ask a socket that nobody listens at costs
+/// nothing, and every cluster waits for the answer.
+const LONGEST_AWAY: Duration = Duration::from_secs(5);
+
 /// What wakes clusters. The buffer bounds memory in a storm; a full one holds the reader back, and
 /// Docker buffers or drops the connection, which ends in a look at everything.
 pub(super) const BUFFER: usize = 256;
@@ -34,10 +38,9 @@ pub(super) async fn follow<B: Backend>(
     health: Arc<Health>,
     wake: mpsc::Sender<ObjectRef<K3sCluster>>,
 ) {
-    let waits = BackOff::default();
-    // At the start the first list wakes every cluster anyway.
-    let mut told_of_loss = true;
-    let mut first = true;
+    let waits = BackOff::up_to(LONGEST_AWAY);
+    // At the start the first list wakes every cluster anyway; not those that have met no Docker since.
+    let (mut told_of_loss, mut missed) = (true, false);
     loop {
         match ctx.backend.connect().await {
             Err(error) => {
@@ -50,12 +53,12 @@ pub(super) async fn follow<B: Backend>(
             Ok(()) => {
                 waits.reset("");
                 set_connected(&ctx, &health, true);
-                listen(&ctx, &clusters, &wake, !first).await;
-                first = false;
+                listen(&ctx, &clusters, &wake, missed).await;
                 told_of_loss = false;
                 set_connected(&ctx, &health, false);
             }
         }
+        missed = true;
         tokio::time::sleep(waits.failed("")).await;
     }
 }
