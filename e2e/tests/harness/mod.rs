@@ -12,8 +12,10 @@ pub mod kubectl;
 pub mod mesh;
 pub mod nest;
 pub mod pick;
+pub mod projection;
 pub mod proxy;
 pub mod recorder;
+pub mod victim;
 pub mod wait;
 
 pub use cluster::Cluster;
