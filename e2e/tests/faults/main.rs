@@ -20,6 +20,9 @@ mod space;
 #[path = "../operator/tenant.rs"]
 mod tenant;
 
+mod apart;
+mod away;
+mod crashed;
 mod host;
 mod killed;
 mod lives;
@@ -38,6 +41,9 @@ const THREADS: usize = 1;
 const ALL: &[(&str, fn())] = &[
     ("faults::killed_at_every_call_cli", killed::cli),
     ("faults::killed_at_every_call_operator", killed::operator),
+    ("faults::docker_away", away::docker_is_stopped_and_started),
+    ("faults::docker_killed_operator_outside", crashed::with_the_operator_outside),
+    ("faults::docker_killed_operator_inside", crashed::with_everything_inside),
 ];
 
 fn main() -> ExitCode {
@@ -56,6 +62,7 @@ fn main() -> ExitCode {
     recorder::finds_what_is_not_listed();
     let recorder = Recorder::start();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    apart::remove();
     let mut wrong = host::remove();
     let exec = |command: String| format!("a command that e2e/exec-allowlist does not hold: {command}");
     wrong.extend(recorder.end().into_iter().map(exec));

@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     net::TcpListener,
     os::unix::process::ExitStatusExt,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard},
     thread,
     time::Duration,
@@ -59,6 +59,17 @@ impl Operator {
     /// The same with an environment of its own, which need not name a Node: load balancers are
     /// reached through gateways then.
     pub fn start_with(namespace: &str, proxy: Proxy, env: &[(&str, &str)]) -> Self {
+        Self::start_by(namespace, proxy, env, |command| command)
+    }
+
+    /// The same, with its command made another, such as one that runs elsewhere. It still has to be a
+    /// child of ours.
+    pub fn start_by(
+        namespace: &str,
+        proxy: Proxy,
+        env: &[(&str, &str)],
+        placed: impl Fn(Command) -> Command + Send + 'static,
+    ) -> Self {
         let scratch = Scratch::new();
         let victim = Victim::default();
         let mut nest = Nest::new()
@@ -75,7 +86,8 @@ impl Operator {
             // Another process may take the port meanwhile; then this one ends, and is started again.
             let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
             let address = free.expect("a free port").to_string();
-            let mut command = nest.command(&["operator", "--metrics-address", &address]);
+            let command = nest.command(&["operator", "--metrics-address", &address]);
+            let mut command = placed(command);
             let output = |file: &File| Stdio::from(file.try_clone().expect("an open file"));
             command.stdin(Stdio::null()).stdout(output(&file)).stderr(output(&file));
             let child = command.spawn().expect("k3nest can be run");
@@ -126,6 +138,11 @@ impl Operator {
     /// Everything it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path("log")).unwrap_or_default()
+    }
+
+    /// The process that runs now.
+    pub fn pid(&self) -> u32 {
+        self.known().child.id()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -128,25 +128,17 @@ impl Daemon {
 
     /// Ends dockerd as an init system does, and waits until it is gone.
     pub fn terminate(&self) {
-        self.kill("TERM");
+        self.door().kill("TERM");
     }
 
     /// Kills dockerd. Its containers go on, its pid file stays.
     pub fn kill9(&self) {
-        self.kill("KILL");
-    }
-
-    fn kill(&self, signal: &str) {
-        self.shell(&format!("kill -{signal} $(cat /run/docker.pid)")).ok();
-        within(PATIENCE, "dockerd to end", || match self.running("dockerd") {
-            true => Err(self.log_tail()),
-            false => Ok(()),
-        });
+        self.door().kill("KILL");
     }
 
     /// Whether a process of that name lives on the machine.
     pub fn running(&self, name: &str) -> bool {
-        self.shell(&format!("grep -qx {name} /proc/[0-9]*/comm 2>/dev/null")).code == 0
+        self.door().running(name)
     }
 
     /// docker on the machine.
@@ -167,7 +159,79 @@ impl Daemon {
 
     /// The command as one that runs on the machine.
     pub fn enter(&self, command: &Command) -> Command {
+        self.door().enter(command)
+    }
+
+    /// The way in for those who start processes of their own.
+    pub fn door(&self) -> Door {
+        Door { init: self.init }
+    }
+
+    /// Docker's socket, as seen from here.
+    pub fn socket(&self) -> String {
+        format!("/proc/{}/root/run/docker.sock", self.init)
+    }
+
+    fn shell(&self, script: &str) -> Finished {
+        self.door().shell(script)
+    }
+
+    /// The last lines that dockerd wrote.
+    pub fn log_tail(&self) -> String {
+        self.door().log_tail()
+    }
+
+    /// The address of this machine as the other sees it.
+    pub fn here(&self) -> &str {
+        &self.link.here
+    }
+
+    /// The address of the machine.
+    pub fn there(&self) -> &str {
+        &self.link.there
+    }
+}
+
+/// The way into the machine.
+#[derive(Clone, Debug)]
+pub struct Door {
+    init: u32,
+}
+
+impl Door {
+    /// See [`Daemon::enter`].
+    pub fn enter(&self, command: &Command) -> Command {
         self.nsenter(command, &["--net", "--mount", "--pid"])
+    }
+
+    /// See [`Daemon::kill9`].
+    pub fn kill9(&self) {
+        self.kill("KILL");
+    }
+
+    fn kill(&self, signal: &str) {
+        self.shell(&format!("kill -{signal} $(cat /run/docker.pid)")).ok();
+        within(PATIENCE, "dockerd to end", || match self.running("dockerd") {
+            true => Err(self.log_tail()),
+            false => Ok(()),
+        });
+    }
+
+    fn running(&self, name: &str) -> bool {
+        // Those that were killed and not yet buried have no command line.
+        let script = format!(
+            "for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = {name} ] && [ -n \"$(tr -d '\\0' <$p/cmdline 2>/dev/null)\" ] && exit 0; done; exit 1"
+        );
+        self.shell(&script).code == 0
+    }
+
+    fn shell(&self, script: &str) -> Finished {
+        let mut command = Command::new("sh");
+        run(&mut self.enter(command.args(["-c", script])))
+    }
+
+    fn log_tail(&self) -> String {
+        self.shell(&format!("tail -n 15 {LOG}")).stdout
     }
 
     /// The command as one that uses the machine's network and files, and is a process of this one: it
@@ -180,35 +244,15 @@ impl Daemon {
         let mut nsenter = Command::new("nsenter");
         nsenter.args(["--target", &self.init.to_string()]).args(namespaces).arg("--");
         nsenter.arg(command.get_program()).args(command.get_args());
+        // Unless it says otherwise, the Docker of the machine is meant.
+        nsenter.env_remove("DOCKER_HOST").env_remove("DOCKER_CONTEXT");
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => nsenter.env(name, value),
                 None => nsenter.env_remove(name),
             };
         }
-        // The Docker of the machine is meant, and no cluster but those that are named.
-        ["DOCKER_HOST", "DOCKER_CONTEXT"].iter().for_each(|name| drop(nsenter.env_remove(name)));
         nsenter
-    }
-
-    fn shell(&self, script: &str) -> Finished {
-        let mut command = Command::new("sh");
-        self.inside(command.args(["-c", script]))
-    }
-
-    /// The last lines that dockerd wrote.
-    pub fn log_tail(&self) -> String {
-        self.shell(&format!("tail -n 15 {LOG}")).stdout
-    }
-
-    /// The address of this machine as the other sees it.
-    pub fn here(&self) -> &str {
-        &self.link.here
-    }
-
-    /// The address of the machine.
-    pub fn there(&self) -> &str {
-        &self.link.there
     }
 }
 

@@ -3,8 +3,6 @@
 
 pub mod cluster;
 pub mod command;
-// Not every target kills daemons.
-#[allow(dead_code)]
 pub mod daemon;
 pub mod docker;
 pub mod image;
