@@ -17,6 +17,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 
 use crate::plan::{Container, ContainerWant, EngineInfo, FileWant, Network, NetworkWant, Volume, VolumeWant};
 
@@ -74,6 +75,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Starts a container; fine if it runs.
     fn start_container(&self, id: &str) -> impl Future<Output = Result<()>> + Send;
+
+    /// When a container was started last; None if it never was, or is not there.
+    fn started(&self, id: &str) -> impl Future<Output = Result<Option<Timestamp>>> + Send;
 
     /// Stops a container, and kills it after `grace`; fine if it stands or is gone.
     fn stop_container(&self, id: &str, grace: Duration) -> impl Future<Output = Result<()>> + Send;

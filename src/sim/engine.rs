@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 
 use super::{
     docker::Docker,
@@ -194,6 +195,12 @@ impl Engine for SimEngine {
 
     async fn start_container(&self, id: &str) -> Result<()> {
         self.change(format!("start container {id}"), |docker| docker.start_container(id)).await
+    }
+
+    async fn started(&self, id: &str) -> Result<Option<Timestamp>> {
+        let started =
+            |docker: &mut Docker| docker.containers.values().find(|c| c.id == id).and_then(|c| c.started);
+        self.ask("inspect container", started).await
     }
 
     async fn stop_container(&self, id: &str, _grace: Duration) -> Result<()> {

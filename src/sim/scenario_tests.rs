@@ -302,3 +302,24 @@ fn while_docker_is_away_what_was_known_of_a_cluster_stands() {
         assert_eq!(rest, before);
     }
 }
+
+/// A Node lies in etcd as it was when its container went down.
+#[test]
+fn a_node_whose_container_was_started_again_is_ready_once_its_kubelet_has_spoken() {
+    let draft = Draft::default();
+    let mut lab = ready(&draft);
+    lab.pass(Duration::from_mins(5));
+    let boot = {
+        let mut docker = lab.engine.docker();
+        let id = docker.containers[&dev().object_name(SERVER)].id.clone();
+        docker.stop_container(&id);
+        docker.start_container(&id).unwrap();
+        Duration::from_millis(docker.boot_millis as u64)
+    };
+    lab.pass(boot);
+    let outcome = lab.step(&draft, &dev()).unwrap();
+    assert_eq!(reason(&outcome), "WaitingForNodes");
+    assert!(message(&outcome).contains("since its container was started"), "{}", message(&outcome));
+    lab.pass(boot + Duration::from_secs(1));
+    assert!(is_ready(&lab.step(&draft, &dev()).unwrap()));
+}

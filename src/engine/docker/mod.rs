@@ -101,6 +101,10 @@ impl Engine for Docker {
         containers::start(self, id).await
     }
 
+    async fn started(&self, id: &str) -> Result<Option<jiff::Timestamp>> {
+        containers::started(self, id).await
+    }
+
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         containers::stop(self, id, grace).await
     }

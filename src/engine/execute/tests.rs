@@ -64,6 +64,9 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
+    async fn started(&self, _: &str) -> Result<Option<jiff::Timestamp>> {
+        unimplemented!()
+    }
     async fn info(&self) -> Result<EngineInfo> {
         unimplemented!()
     }
