@@ -286,7 +286,7 @@ impl Engine for SimEngine {
         Ok(self.docker().machine.clone())
     }
 
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent>> + Send {
+    fn events(&self, _since: jiff::Timestamp) -> impl Stream<Item = Result<EngineEvent>> + Send {
         futures::stream::pending()
     }
 }
