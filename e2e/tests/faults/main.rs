@@ -20,10 +20,13 @@ mod space;
 #[path = "../operator/tenant.rs"]
 mod tenant;
 
+mod failing;
 mod host;
 mod killed;
+mod late;
 mod lives;
 mod process;
+mod stream;
 
 use std::process::ExitCode;
 
@@ -38,6 +41,12 @@ const THREADS: usize = 1;
 const ALL: &[(&str, fn())] = &[
     ("faults::killed_at_every_call_cli", killed::cli),
     ("faults::killed_at_every_call_operator", killed::operator),
+    ("faults::every_call_fails_once_cli", failing::cli),
+    ("faults::every_call_fails_once_operator", failing::operator),
+    ("faults::late_by_a_minute", late::by_a_minute),
+    ("faults::stale_calls_cli", late::stale_cli),
+    ("faults::stale_calls_operator", late::stale_operator),
+    ("faults::events_lost", stream::lost),
 ];
 
 fn main() -> ExitCode {
