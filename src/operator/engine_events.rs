@@ -1,27 +1,36 @@
 //! Docker's events wake the clusters they belong to.
 //!
 //! The connection is kept up with a back-off of its own. After a lost one every cluster is looked
-//! at once, since nobody knows what was missed.
+//! at once, since nobody knows what was missed, and each stream begins with what has happened since
+//! Docker was asked for its time, before that look: nothing falls in between.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{backend::Backend, backoff::BackOff, context::Context, server::Health};
 use crate::{
     api::{Identity, K3sCluster, Reason, condition},
-    engine::EngineEvent,
+    engine::{EngineError, EngineEvent},
     plan::{image_name, image_repository},
 };
 
-/// After this time a subscription counts as made, also where Docker has nothing to say: what
-/// happens from now on is heard.
-const SUBSCRIBED: Duration = Duration::from_secs(1);
+/// A stream that lasted so long was one; one that ends sooner was refused, and the back-off grows.
+const LASTED: Duration = Duration::from_secs(5);
+
+/// A stream that brings nothing for so long may be dead without anybody being told, after a lost
+/// machine or a proxy: Docker is asked again, who answers for it, and goes on where it was.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// At the start the first list wakes every cluster, which may be looked at before Docker's time is
+/// asked for: what happened a little earlier is heard, too.
+const START: SignedDuration = SignedDuration::from_secs(60);
 
 /// How often Docker is asked at least whether it is back. To ask a socket that nobody listens at costs
 /// nothing, and every cluster waits for the answer.
@@ -39,8 +48,8 @@ pub(super) async fn follow<B: Backend>(
     wake: mpsc::Sender<ObjectRef<K3sCluster>>,
 ) {
     let waits = BackOff::up_to(LONGEST_AWAY);
-    // At the start the first list wakes every cluster anyway; not those that have met no Docker since.
-    let (mut told_of_loss, mut missed) = (true, false);
+    let mut told_of_loss = true;
+    let mut since = Since::Start;
     loop {
         match ctx.backend.connect().await {
             Err(error) => {
@@ -49,17 +58,63 @@ pub(super) async fn follow<B: Backend>(
                 if !std::mem::replace(&mut told_of_loss, true) {
                     wake_all(&clusters, &wake).await;
                 }
-            }
-            Ok(()) => {
-                waits.reset("");
-                set_connected(&ctx, &health, true);
-                listen(&ctx, &clusters, &wake, missed).await;
-                told_of_loss = false;
+                // Also at the start: who has met no Docker waits, and is to hear of it.
+                since = Since::Lost;
                 set_connected(&ctx, &health, false);
             }
+            Ok(now) => {
+                told_of_loss = false;
+                set_connected(&ctx, &health, true);
+                if since == Since::Lost {
+                    wake_all(&clusters, &wake).await;
+                }
+                let began = Instant::now();
+                let mut heard = since.in_engine_time(now);
+                let events = ctx.backend.events(heard);
+                let end = hear(events, &mut heard, &clusters, &ctx.backoff, &wake).await;
+                if began.elapsed() >= LASTED {
+                    waits.reset("");
+                }
+                match end {
+                    End::Silent => {
+                        tracing::debug!("Docker's events are asked for again after a silence");
+                        since = Since::Heard(heard);
+                        continue;
+                    }
+                    End::Lost(error) => {
+                        ctx.metrics.engine_failed("events");
+                        let error = error.map(|error| error.to_string());
+                        tracing::warn!(error, "Docker's events ended");
+                        since = Since::Lost;
+                        set_connected(&ctx, &health, false);
+                    }
+                    End::Over => return,
+                }
+            }
         }
-        missed = true;
         tokio::time::sleep(waits.failed("")).await;
+    }
+}
+
+/// From when on the next stream is to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// The operator has begun: its first list wakes every cluster.
+    Start,
+    /// What happened since the last stream may be lost: every cluster is looked at.
+    Lost,
+    /// All was heard up to this time of the engine's.
+    Heard(Timestamp),
+}
+
+impl Since {
+    /// In the time of the engine, whose clock says `now`.
+    fn in_engine_time(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Start => now.saturating_sub(START).unwrap_or(now),
+            Self::Lost => now,
+            Self::Heard(last) => last.min(now),
+        }
     }
 }
 
@@ -68,41 +123,42 @@ fn set_connected<B>(ctx: &Context<B>, health: &Health, connected: bool) {
     ctx.metrics.set_engine_connected(connected);
 }
 
-/// One connection, until it ends.
-async fn listen<B: Backend>(
-    ctx: &Context<B>,
+/// Why a stream is heard no longer.
+#[derive(Debug)]
+enum End {
+    /// It brought nothing for [`SILENCE`].
+    Silent,
+    /// The connection ended.
+    Lost(Option<EngineError>),
+    /// Nobody is there to be woken.
+    Over,
+}
+
+/// One connection, until it ends. `heard` follows what it told, in the engine's time.
+async fn hear(
+    events: impl Stream<Item = Result<EngineEvent, EngineError>>,
+    heard: &mut Timestamp,
     clusters: &Store<K3sCluster>,
+    backoff: &BackOff,
     wake: &mpsc::Sender<ObjectRef<K3sCluster>>,
-    look_at_all: bool,
-) {
-    let mut events = pin!(ctx.backend.events());
-    let mut subscribed = pin!(tokio::time::sleep(SUBSCRIBED));
-    let mut looked = !look_at_all;
+) -> End {
+    let mut events = pin!(events);
     loop {
-        tokio::select! {
-            () = &mut subscribed, if !looked => {
-                looked = true;
-                wake_all(clusters, wake).await;
+        let event = match tokio::time::timeout(SILENCE, events.next()).await {
+            Err(_) => return End::Silent,
+            Ok(None) => return End::Lost(None),
+            Ok(Some(Err(error))) => return End::Lost(Some(error)),
+            Ok(Some(Ok(event))) => event,
+        };
+        if let Some(at) = event.at {
+            // The next one: Docker tells of what happened at that very moment, too.
+            *heard = at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(at).max(*heard);
+        }
+        for cluster in woken_by(&event, clusters, backoff) {
+            tracing::debug!(?event, %cluster, "wakes");
+            if wake.send(cluster).await.is_err() {
+                return End::Over;
             }
-            event = events.next() => match event {
-                Some(Ok(event)) => {
-                    for cluster in woken_by(&event, clusters, &ctx.backoff) {
-                        tracing::debug!(?event, %cluster, "wakes");
-                        if wake.send(cluster).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-                Some(Err(error)) => {
-                    ctx.metrics.engine_failed("events");
-                    tracing::warn!(%error, "Docker's events ended");
-                    return;
-                }
-                None => {
-                    tracing::warn!("Docker's events ended");
-                    return;
-                }
-            },
         }
     }
 }
@@ -224,6 +280,7 @@ mod tests {
             kind: kind.into(),
             action: action.into(),
             name: name.into(),
+            at: None,
             owner: owner.map(Into::into),
         }
     }
@@ -239,6 +296,45 @@ mod tests {
         assert!(wakes(&event("network", "disconnect", "k3nest-team-dev-12345678", None)));
         assert!(!wakes(&event("container", "die", "any", Some("another"))));
         assert!(!wakes(&event("volume", "destroy", "k3nest-team-dev-data-87654321", None)));
+    }
+
+    /// How a stream ends that brings these, each after so many seconds, and then nothing; with the
+    /// time up to which all was heard, in seconds.
+    async fn heard_of(these: Vec<(u64, EngineEvent)>, from: i64) -> (End, i64, u64) {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let (wake, _woken) = mpsc::channel(BUFFER);
+        let coming = futures::stream::iter(these).then(|(pause, event)| async move {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            Ok(event)
+        });
+        let (began, mut heard) = (Instant::now(), at(from));
+        let events = coming.chain(futures::stream::pending());
+        let end = hear(events, &mut heard, &store(None), &BackOff::default(), &wake).await;
+        (end, heard.as_second(), began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_died_without_a_word_is_asked_for_again_from_where_it_was() {
+        let dies = |second| EngineEvent {
+            at: Timestamp::from_second(second).ok(),
+            ..event("container", "die", "any", Some(UID))
+        };
+        let (end, heard, took) = heard_of(vec![(100, dies(1100)), (110, dies(1210))], 1000).await;
+        assert!(matches!(end, End::Silent), "{end:?}");
+        assert_eq!((heard, took), (1210, 100 + 110 + SILENCE.as_secs()));
+        let (_, heard, _) = heard_of(Vec::new(), 1000).await;
+        assert_eq!(heard, 1000);
+    }
+
+    #[test]
+    fn a_stream_begins_before_the_look_that_makes_up_for_the_last() {
+        let now = Timestamp::from_second(5000).unwrap();
+        let begins = |since: Since| since.in_engine_time(now).as_second();
+        assert_eq!(begins(Since::Start), 5000 - START.as_secs());
+        assert_eq!(begins(Since::Lost), 5000);
+        assert_eq!(begins(Since::Heard(Timestamp::from_second(4000).unwrap())), 4000);
+        // An engine whose clock was set back remembers nothing of the future.
+        assert_eq!(begins(Since::Heard(Timestamp::from_second(6000).unwrap())), 5000);
     }
 
     #[test]

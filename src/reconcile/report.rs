@@ -76,7 +76,7 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
     set_host_condition(&mut status, request, &seen, (&verdict, end.is_ok()), now);
 
     let recheck = match (&end, verdict.ready) {
-        (Ok(()), Some(true)) => None,
+        (Ok(()), Some(true)) => seen.later,
         (Ok(()), _) if verdict.about_images => images_recheck(&seen),
         (Ok(()), _) if verdict.reason == Reason::NodeCrashLooping => Some(STRUGGLING),
         (Ok(()), _) => Some(seen.recheck.unwrap_or(COMING_UP)),

@@ -14,24 +14,17 @@ use crate::{
         Cluster, Nest, Story,
         command::PATIENCE,
         docker::docker,
-        kubectl::Kubectl,
-        projection::{self, difference},
-        proxy::{Fate, Proxy, Request},
+        projection,
+        proxy::{Fate, Request},
         victim::Victim,
         within,
     },
-    lives::{Kept, for_every_n},
+    lives::{ByHand, Kept, Life, PAIR, for_every_n},
 };
-
-/// The cluster of these lives.
-const SPEC: &str = "agents: {replicas: 1}";
 
 /// What may be left of a killed process, and for how long: a container that asks the host something
 /// is left to its maker, which may live, for ten seconds. Twice that and time to be busy.
 const GRACE: Duration = Duration::from_secs(45);
-
-/// Never.
-const NOT_AT_ALL: usize = usize::MAX;
 
 /// Kills `victim` right after Docker has carried out the `n`th change.
 fn kill_at(n: usize, victim: &Victim) -> impl Fn(&Request) -> Fate + Send + Sync + use<> {
@@ -42,125 +35,112 @@ fn kill_at(n: usize, victim: &Victim) -> impl Fn(&Request) -> Fate + Send + Sync
     }
 }
 
-/// A verb of the command line behind the proxy, killed after its `n`th change. How many changes it
-/// asked for, and whether it was killed.
-fn killed_verb(n: usize, args: &[&str]) -> (Vec<Request>, bool) {
-    let victim = Victim::default();
-    let proxy = Proxy::with_rule(kill_at(n, &victim));
-    let started = Nest::new().env("DOCKER_HOST", &proxy.url()).start(args);
-    victim.is(started.pid());
-    let finished = started.wait(PATIENCE);
-    let changes = proxy.requests().into_iter().filter(Request::changes).collect();
-    match victim.kills() {
-        0 => drop(finished.exits(0)),
-        _ => drop(finished.exits(128 + 9)),
-    }
-    (changes, victim.kills() > 0)
+/// What became of one life.
+struct Told {
+    undisturbed: bool,
+    seen: String,
+    words: String,
 }
 
 /// The command line.
 pub fn cli() {
-    let story = Story::new("killed_at_every_call_cli");
-    let life = |n: usize| -> (bool, String) {
-        let cluster = Cluster::new(&format!("kill{}", n % 1000));
-        let file = cluster.write(SPEC);
-        let (made, killed) = killed_verb(n, &["apply", "-f", &file]);
-        let half = cluster.all_objects().len();
+    every_life_ends_alike(&Story::new("killed_at_every_call_cli"), |n| {
+        let life = ByHand::new(&format!("kill{n}"));
         let mut nameless = Nameless::default();
-        nameless.note(&cluster);
-        let again = Nest::new().run(&["apply", "-f", &file]).exits(0).complains("Ready at");
-        within(GRACE, "what the killed one left to be cleared away", || {
-            let left = cluster.objects("container");
-            if left.len() == 3 {
-                return Ok(());
-            }
-            Nest::new().run(&["apply", "-f", &file]).exits(0);
-            Err(format!("{left:?}"))
-        });
-        let seen = seen(&cluster, &cluster.kubectl());
-        nameless.note(&cluster);
-        let (removed, killed_again) = killed_verb(n, &["delete", &cluster.name]);
-        let rest = cluster.all_objects().len();
-        if rest > 0 {
-            cluster.verb(&["delete"]).exits(0);
-        }
-        cluster.is_gone();
+        let file = life.cluster().write(PAIR);
+        let made = killed_verb(n, &life, &["apply", "-f", &file]);
+        let half = life.cluster().all_objects().len();
+        nameless.note(life.cluster());
+        assert_eq!(life.make(PAIR), [""; 0]);
+        has_three_containers(life.cluster(), || drop(life.make(PAIR)));
+        nameless.note(life.cluster());
+        let seen = life.seen();
+        let removed = killed_verb(n, &life, &["delete", &life.cluster().name]);
+        let left = life.cluster().all_objects().len();
+        assert_eq!(life.remove(), [""; 0]);
         nameless.are_gone();
-        story.tell(&format!(
-            "n = {n}: {}, {half} objects, again {:.1?}; deletion {}, {rest} objects left, all deleted",
-            moment(n, &made, killed),
-            again.took,
-            moment(n, &removed, killed_again)
-        ));
-        (!killed && !killed_again, seen)
-    };
-    every_life_ends_alike(&story, life);
+        Told {
+            undisturbed: made.is_none() && removed.is_none(),
+            seen,
+            words: format!("{} with {half} objects; deletion {}, {left} left", words(&made), words(&removed)),
+        }
+    });
+}
+
+/// A verb of the command line, killed after its `n`th change; after which that was.
+fn killed_verb(n: usize, life: &ByHand, args: &[&str]) -> Option<Request> {
+    let victim = Victim::default();
+    life.proxy().set_rule(kill_at(n, &victim));
+    let started = Nest::new().env("DOCKER_HOST", &life.proxy().url()).start(args);
+    victim.is(started.pid());
+    let finished = started.wait(PATIENCE);
+    let killed = nth_change(n, life);
+    finished.exits(if killed.is_some() { 128 + 9 } else { 0 });
+    assert_eq!(victim.kills(), usize::from(killed.is_some()));
+    life.proxy().set_rule(|_| Fate::Pass);
+    killed
+}
+
+fn nth_change(n: usize, life: &impl Life) -> Option<Request> {
+    life.proxy().requests_of_rule().into_iter().find(|request| request.change == Some(n))
 }
 
 /// The operator, started again by what looks after it.
 pub fn operator() {
-    let story = Story::new("killed_at_every_call_operator");
-    let life = |n: usize| -> (bool, String) {
-        let kept = Kept::new(&format!("kill{}", n % 1000), Proxy::new());
-        let Kept { tenant, operator, space: _ } = &kept;
-        let changes =
-            || operator.proxy.requests_of_rule().into_iter().filter(Request::changes).collect::<Vec<_>>();
-        operator.proxy.set_rule(kill_at(n, &operator.victim));
-        tenant.apply(SPEC);
-        let took = tenant.is_ready();
-        let (made, killed) = (changes(), operator.victim.kills());
+    every_life_ends_alike(&Story::new("killed_at_every_call_operator"), |n| {
+        let life = Kept::new(&format!("kill{n}"));
         let mut nameless = Nameless::default();
-        nameless.note(tenant);
-        within(GRACE, "what the killed one left to be cleared away", || {
-            let left = tenant.objects("container");
-            if left.len() == 3 { Ok(()) } else { Err(format!("{left:?}")) }
-        });
-        let seen = seen(tenant, &tenant.kubectl());
-        operator.proxy.set_rule(kill_at(n, &operator.victim));
-        tenant.run(&["delete", "k3scluster", &tenant.name, "--timeout=100s"]).exits(0);
-        let removed = changes();
-        tenant.is_gone();
+        life.proxy().set_rule(kill_at(n, &life.operator.victim));
+        life.make(PAIR);
+        nameless.note(life.cluster());
+        has_three_containers(life.cluster(), || ());
+        let made = nth_change(n, &life).filter(|_| life.operator.victim.kills() == 1);
+        let seen = life.seen();
+        life.proxy().set_rule(kill_at(n, &life.operator.victim));
+        life.remove();
         nameless.are_gone();
-        operator.ended_by_kills_only();
-        let kills = operator.victim.kills();
-        story.tell(&format!(
-            "n = {n}: {}, Ready in {took:.1?}; deletion {}",
-            moment(n, &made, killed > 0),
-            moment(n, &removed, kills > killed)
-        ));
-        (kills == 0, seen)
-    };
-    every_life_ends_alike(&story, life);
+        life.operator.ended_by_kills_only();
+        let kills = life.operator.victim.kills();
+        let removed = nth_change(n, &life).filter(|_| kills > usize::from(made.is_some()));
+        Told {
+            undisturbed: kills == 0,
+            seen,
+            words: format!("{}; deletion {}", words(&made), words(&removed)),
+        }
+    });
 }
 
 /// Compares every life with one that nobody disturbed.
-fn every_life_ends_alike(story: &Story, life: impl Fn(usize) -> (bool, String) + Sync) {
-    let (undisturbed, expected) = life(NOT_AT_ALL);
-    assert!(undisturbed);
+fn every_life_ends_alike(story: &Story, life: impl Fn(usize) -> Told + Sync) {
+    let undisturbed = life(0);
+    assert!(undisturbed.undisturbed);
+    let expected = undisturbed.seen;
     assert_eq!(expected.matches("\"k3nest.dev/role\": \"record\"").count(), 1, "{expected}");
     let last = for_every_n(|n| {
-        let (undisturbed, seen) = life(n);
-        let differences = difference(&seen, &expected);
+        let told = life(n);
+        story.tell(&format!("n = {n}: {}", told.words));
+        let differences = projection::difference(&told.seen, &expected);
         assert!(differences.is_empty(), "n = {n}: {differences:#?}");
-        undisturbed
+        told.undisturbed
     });
-    story.tell(&format!("{last} lives ended as an undisturbed one"));
+    story.tell(&format!("all of {last} lives ended as an undisturbed one"));
 }
 
-/// What the cluster comes to, in Docker and inside.
-fn seen(cluster: &Cluster, kubectl: &Kubectl) -> String {
-    let format = r#"-o=jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}"#;
-    let nodes = kubectl.run(&["get", "nodes", format]).ok().replace(&cluster.name, "NAME");
-    projection::of(cluster) + "\nnodes:\n" + &nodes
+/// What a maker who died has left goes after a while.
+#[track_caller]
+fn has_three_containers(cluster: &Cluster, look_again: impl Fn()) {
+    within(GRACE, "what the killed one left to be cleared away", || {
+        let left = cluster.objects("container");
+        if left.len() == 3 {
+            return Ok(());
+        }
+        look_again();
+        Err(format!("{left:?}"))
+    });
 }
 
-/// The call after which it happened, in words.
-fn moment(n: usize, changes: &[Request], killed: bool) -> String {
-    let at = changes.iter().find(|request| request.change == Some(n));
-    match at.filter(|_| killed) {
-        Some(request) => format!("killed after {}", request.kind()),
-        None => format!("undisturbed, {} changes", changes.len()),
-    }
+fn words(killed_at: &Option<Request>) -> String {
+    killed_at.as_ref().map_or("undisturbed".into(), |request| format!("killed after {}", request.kind()))
 }
 
 /// Volumes without a name that were seen in containers of a cluster.

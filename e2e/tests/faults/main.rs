@@ -23,10 +23,13 @@ mod tenant;
 mod apart;
 mod away;
 mod crashed;
+mod failing;
 mod host;
 mod killed;
+mod late;
 mod lives;
 mod process;
+mod stream;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,12 @@ const ALL: &[(&str, fn())] = &[
     ("faults::docker_away", away::docker_is_stopped_and_started),
     ("faults::docker_killed_operator_outside", crashed::with_the_operator_outside),
     ("faults::docker_killed_operator_inside", crashed::with_everything_inside),
+    ("faults::every_call_fails_once_cli", failing::cli),
+    ("faults::every_call_fails_once_operator", failing::operator),
+    ("faults::late_by_a_minute", late::by_a_minute),
+    ("faults::stale_calls_cli", late::stale_cli),
+    ("faults::stale_calls_operator", late::stale_operator),
+    ("faults::events_lost", stream::lost),
 ];
 
 fn main() -> ExitCode {

@@ -1,7 +1,8 @@
 //! What a cluster comes to in Docker, without what differs between two of one spec: two clusters
 //! that were made in different ways are the same if their projections are.
 //!
-//! Dropped are ids, times, addresses, picked ports, secrets and generations of the record, and the
+//! Written down are names, labels (so roles and hashes), images, commands, mounts, networks, ports and
+//! states. Dropped are ids, times, addresses, picked ports, secrets and generations of the record, and the
 //! names that tests pick. Everything else of ours counts, each object as often as it is there: what
 //! was made twice or left behind shows. Volumes without a name count by the container that has them.
 
@@ -9,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Cluster, docker::docker};
 
-/// Labels whose value is not the spec's: the uid, and the load balancer's hash, which covers ports
-/// and addresses that were picked.
+/// Labels of ours. The load balancer's hash is left out: it covers ports and addresses that were
+/// picked.
 const LABELS: &str = "k3nest.dev/";
 
 /// The projection of `cluster`, as text that can be compared and read.
@@ -37,8 +38,12 @@ pub fn of(cluster: &Cluster) -> String {
         text = text.replace(record["salt"].as_str().expect("a salt"), "SALT");
         text = text.replace(&format!("-record-{}", record["generation"]), "-record-N");
     }
-    text = text.replace(&uid, "UID").replace(&uid[..8], "SUFFIX").replace(&cluster.name, "NAME");
-    if cluster.namespace != "default" { text.replace(&cluster.namespace, "NAMESPACE") } else { text }
+    text = text.replace(&uid, "UID").replace(&uid[..8], "SUFFIX");
+    // A namespace of one scenario may be named after its cluster.
+    if cluster.namespace != "default" {
+        text = text.replace(&cluster.namespace, "NAMESPACE");
+    }
+    text.replace(&cluster.name, "NAME")
 }
 
 /// The lines that only one of two projections has.

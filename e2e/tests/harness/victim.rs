@@ -32,8 +32,9 @@ impl Victim {
                 0 => Err("not yet".to_owned()),
                 pid => Ok(pid),
             });
-        send_signal(pid, "KILL");
+        // Counted first: whoever waits for its end may ask at once.
         self.killed.fetch_add(1, Ordering::SeqCst);
+        send_signal(pid, "KILL");
         let deadline = Instant::now() + Duration::from_secs(10);
         while runs(pid) {
             assert!(Instant::now() < deadline, "process {pid} outlives its kill");

@@ -9,10 +9,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Instant,
 };
 
 use super::{
-    Fate, Hook, Open, Request, Shared, TICK,
+    Fate, Hook, Open, Request, Shared,
     http::{closing, parse, pass_body, read_head, upgrades},
 };
 
@@ -27,7 +28,11 @@ pub fn serve(shared: &Shared, client: UnixStream) -> Result<()> {
         Fate::Then(hook) => exchange.pass(from, Some(After { hook, cut: false })),
         Fate::CutAfter => exchange.pass(from, Some(After { hook: Arc::new(|_| {}), cut: true })),
         Fate::Answer(status, message) => exchange.answer(from, status, &message),
-        Fate::Late(time) => exchange.late(from, time),
+        Fate::Late(time) => {
+            let due = Instant::now() + time;
+            exchange.late(from, || Instant::now() >= due, |_| ())
+        }
+        Fate::Held(gate) => exchange.late(from, || gate.is_open(), |head| gate.answered(head)),
         Fate::Cut => Ok(()),
     };
     let _ = client.shutdown(Shutdown::Both);
@@ -113,10 +118,9 @@ impl<'a> Exchange<'a> {
         let (mut client, mut bytes) = (self.client, vec![0; 64 << 10]);
         loop {
             let read = answers.read(&mut bytes)?;
-            while self.frozen.load(Ordering::SeqCst) {
-                if !self.shared.sleep(TICK) {
-                    return Ok(());
-                }
+            if self.frozen.load(Ordering::SeqCst) {
+                self.shared.wait_until(|| false);
+                return Ok(());
             }
             if read == 0 {
                 return Ok(());
@@ -136,22 +140,27 @@ impl<'a> Exchange<'a> {
         )
     }
 
-    /// Passes the request on after a while, whole and to the end, whoever still waits.
-    fn late(&self, mut from: BufReader<UnixStream>, time: std::time::Duration) -> Result<()> {
+    /// Passes the request on once it is `due`, whole and to the end, whoever still waits. `answered`
+    /// is told the head of what Docker says.
+    fn late(
+        &self,
+        mut from: BufReader<UnixStream>,
+        due: impl Fn() -> bool,
+        answered: impl Fn(&str),
+    ) -> Result<()> {
         let mut body = Vec::new();
         pass_body(&self.head, &mut from, &mut body)?;
-        if !self.shared.sleep(time) {
+        if !self.shared.wait_until(due) {
             return Ok(());
         }
         let mut docker = UnixStream::connect(&self.shared.upstream)?;
         docker.write_all(closing(&self.head).as_bytes())?;
         docker.write_all(&body)?;
-        self.relay_or_drain(docker)
-    }
-
-    fn relay_or_drain(&self, docker: UnixStream) -> Result<()> {
         let mut answers = BufReader::new(docker);
-        if self.relay(&mut answers).is_err() {
+        let head = read_head(&mut answers)?.unwrap_or_default();
+        answered(&head);
+        let mut client = self.client;
+        if client.write_all(head.as_bytes()).and_then(|()| self.relay(&mut answers)).is_err() {
             std::io::copy(&mut answers, &mut std::io::sink())?;
         }
         Ok(())

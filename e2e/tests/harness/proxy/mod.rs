@@ -9,7 +9,7 @@ mod exchange;
 mod http;
 mod request;
 
-pub use request::{Fate, Hook, Request};
+pub use request::{Fate, Gate, Hook, Request};
 
 use std::{
     net::Shutdown,
@@ -20,7 +20,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use super::{pick::Scratch, within};
@@ -190,11 +190,10 @@ impl Shared {
         (request, rule)
     }
 
-    /// Sleeps; whether the proxy is still wanted then.
-    fn sleep(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        while !self.is_over() && Instant::now() < until {
-            thread::sleep(TICK.min(until.saturating_duration_since(Instant::now())));
+    /// Waits until it is so; whether the proxy is still wanted then.
+    fn wait_until(&self, so: impl Fn() -> bool) -> bool {
+        while !self.is_over() && !so() {
+            thread::sleep(TICK);
         }
         !self.is_over()
     }

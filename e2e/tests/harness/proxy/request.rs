@@ -1,9 +1,14 @@
 //! Requests, and what becomes of them.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
+
+use crate::harness::within;
 
 /// The words of paths; everything else in them names an object.
 const WORDS: [&str; 21] = [
@@ -84,6 +89,33 @@ impl std::fmt::Display for Request {
     }
 }
 
+/// What holds a request back. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Gate {
+    open: Arc<AtomicBool>,
+    answer: Arc<Mutex<Option<String>>>,
+}
+
+impl Gate {
+    /// Lets the request go to Docker, and returns the first line of what Docker answers.
+    #[track_caller]
+    pub fn open(&self) -> String {
+        self.open.store(true, Ordering::SeqCst);
+        within(Duration::from_secs(60), "Docker to answer a call that was held", || {
+            self.answer.lock().expect("no panic while it is held").clone().ok_or_else(|| "nothing".into())
+        })
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn answered(&self, head: &str) {
+        let line = head.lines().next().unwrap_or_default().to_owned();
+        *self.answer.lock().expect("no panic while it is held") = Some(line);
+    }
+}
+
 /// Something that is done at a moment.
 pub type Hook = Arc<dyn Fn(&Request) + Send + Sync>;
 
@@ -102,6 +134,8 @@ pub enum Fate {
     Then(Hook),
     /// It goes to Docker after this time, also if nobody waits for the answer any more.
     Late(Duration),
+    /// The same once a gate is opened.
+    Held(Gate),
 }
 
 impl Fate {
