@@ -286,7 +286,7 @@ fn while_docker_is_away_what_was_known_of_a_cluster_stands() {
     let draft = Draft::default();
     let mut lab = ready(&draft);
     let before = lab.step(&draft, &dev()).unwrap().status;
-    lab.engine.arrange(Faults { away: vec![0..usize::MAX], ..Faults::default() });
+    lab.engine.arrange(Faults { away: std::iter::once(0..usize::MAX).collect(), ..Faults::default() });
     for _ in 0..2 {
         let outcome = lab.step(&draft, &dev()).unwrap();
         assert_eq!(reason(&outcome), "EngineUnavailable");
