@@ -9,7 +9,7 @@ mod exchange;
 mod http;
 mod request;
 
-pub use request::{Fate, Gate, Hook, Request};
+pub use request::*;
 
 use std::{
     net::Shutdown,
@@ -143,16 +143,21 @@ impl Proxy {
     /// Ends the open connections whose request fits, and returns how many there were.
     pub fn drop_streams(&self, fits: impl Fn(&Request) -> bool) -> usize {
         let open = self.shared.open();
-        let dropped = open.iter().filter(|open| fits(&open.request));
-        dropped.map(|open| open.client.shutdown(Shutdown::Both)).count()
+        let dropped: Vec<&Open> = open.iter().filter(|open| fits(&open.request)).collect();
+        for open in &dropped {
+            // One that has ended by itself is dropped, too.
+            let _ = open.client.shutdown(Shutdown::Both);
+        }
+        dropped.len()
     }
 
     /// From now on no byte comes through the open connections whose request fits, and nobody is
     /// told: as if the machine behind them had lost its power. Returns how many there were.
     pub fn freeze_streams(&self, fits: impl Fn(&Request) -> bool) -> usize {
         let open = self.shared.open();
-        let frozen = open.iter().filter(|open| fits(&open.request));
-        frozen.map(|open| open.frozen.store(true, Ordering::SeqCst)).count()
+        let frozen: Vec<&Open> = open.iter().filter(|open| fits(&open.request)).collect();
+        frozen.iter().for_each(|open| open.frozen.store(true, Ordering::SeqCst));
+        frozen.len()
     }
 }
 
