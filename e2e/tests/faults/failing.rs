@@ -25,7 +25,7 @@ use crate::{
 const GROUPS: usize = 9;
 
 /// Lives at once: most of it is waiting for the next try.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 6;
 
 /// The ways to fail.
 const WAYS: [&str; 3] = ["status 500", "cut before", "cut after"];
