@@ -50,7 +50,7 @@ fmt: ## format the Rust code
 
 lint: ## what CI says about the Rust code
 	cargo fmt --check
-	cargo clippy --all-targets --test e2e --test e2e_operator --locked -- -D warnings
+	cargo clippy --all-targets --test e2e --test e2e_operator --test e2e_faults --locked -- -D warnings
 
 # Images that containers use are kept, with Docker's message: `make down` first. In the cache only
 # what these scripts put there is removed, whatever K3NEST_CACHE is.

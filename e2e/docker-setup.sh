@@ -27,7 +27,7 @@ outside() { # binary $1
   work=$(mktemp -d)
   trap 'umount -l "$work" 2>/dev/null; rmdir "$work"' EXIT
   mount -t tmpfs -o mode=755 k3nest-docker-setup "$work"
-  mkdir -p "$work"/{upper,work,root,debs}
+  mkdir -p "$work/debs"
   cp "$1" "$work/k3nest"
   docker save "$SMALL" >"$work/image.tar" || die "cannot save image $SMALL"
   "$HERE/lib/download-packages" "$work/debs" "${PACKAGES[@]}" ||
@@ -36,24 +36,6 @@ outside() { # binary $1
 }
 
 # --- inside: a machine of its own ---------------------------------------------
-
-new_root() { # work directory $1
-  local root=$1/root
-  mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" overlay "$root"
-  mkdir -p "$root/k3nest" "$root/var/lib/docker"
-  mount --bind "$1" "$root/k3nest"
-  mount -t proc proc "$root/proc"
-  mount --rbind /sys "$root/sys"
-  mount --rbind /dev "$root/dev"
-  mount -t tmpfs -o mode=755 tmpfs "$root/run"
-  # Docker's layers cannot lie on an overlay.
-  mount -t tmpfs tmpfs "$root/var/lib/docker"
-  rm -rf "$root/etc/docker" "$root/usr/local/lib/k3nest" "$root"/var/log/k3nest-*
-  cd "$root"
-  pivot_root . mnt
-  umount -l /mnt
-  cd /
-}
 
 passed=0
 failed=0
@@ -92,7 +74,10 @@ gone() { # name $1; waits for all processes of that name to end
 session() { awk '{ print $6 }' "/proc/$1/stat"; }
 
 inside() { # work directory $1, reference of the node image $2
-  new_root "$1"
+  source "$HERE/lib/own-root"
+  own_root "$1" "$1"
+  ln -s "$1" /k3nest
+  rm -rf /usr/local/lib/k3nest /var/log/k3nest-*
 
   begin "not installed"
   local owners

@@ -88,7 +88,7 @@ export -f contract crds fixtures
 mkdir -p "$LOGS"
 stage format 5 "" cargo fmt --check
 # The end-to-end targets are not among "all": plain `cargo test` leaves them out.
-stage clippy 30 "" cargo clippy --all-targets --test e2e --test e2e_operator --locked -- -D warnings
+stage clippy 30 "" cargo clippy --all-targets --test e2e --test e2e_operator --test e2e_faults --locked -- -D warnings
 stage build 60 "" make build
 stage setup 90 build bin/k3nest up --only docker,images
 # What the tests run on: offline images, also where a registry answers and `up` has pulled others.
@@ -98,6 +98,7 @@ stage cargo-test 60 fixtures cargo test --locked
 stage contract 30 fixtures bash -c contract
 stage e2e-cli 30 fixtures cargo test --locked --test e2e
 stage e2e-operator 30 fixtures cargo test --locked --test e2e_operator
+stage e2e-faults 60 fixtures cargo test --locked --test e2e_faults
 for script in e2e/*.sh; do
   name=$(basename "$script" .sh)
   case $name in

@@ -29,6 +29,7 @@ pub use coming_up::ComingUp;
 use files::NoFiles;
 use machines::Machines;
 pub use news::{NodeNews, node_news};
+pub use report::WAITING;
 
 pub use images::wanted_images;
 pub use import::{bring, import, list, run_list};

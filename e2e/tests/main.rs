@@ -9,6 +9,8 @@
 //! take minutes. Every scenario makes clusters of its own names and removes them, and touches
 //! nothing else, so that others may use the same Docker host meanwhile.
 
+// The other targets use what this one does not.
+#[allow(dead_code)]
 mod harness;
 mod scenarios;
 

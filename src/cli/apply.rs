@@ -215,8 +215,14 @@ async fn stop_if_deleted(
     line: &Line,
 ) -> Result<(), CliError> {
     let identity = session.identity(&file.namespace, &file.name);
-    if !begun || observe(&session.docker, &identity).await?.record().is_some() {
+    if !begun {
         return Ok(());
+    }
+    match observe(&session.docker, &identity).await {
+        Ok(observed) if observed.record().is_none() => {}
+        // A Docker that is away says nothing; the next step tells that it is.
+        Err(error) if !error.is_transient() => return Err(error.into()),
+        _ => return Ok(()),
     }
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(10));
     delete::gone(session, &identity, left, line).await?;

@@ -97,7 +97,13 @@ pub async fn gone(
     let world = session.world(Arc::new(move |text| voice.say(text)));
     let deadline = Instant::now() + timeout;
     loop {
-        let Removal::Remaining(left) = remove(&world, identity).await? else { return Ok(()) };
+        let left = match remove(&world, identity).await {
+            Ok(Removal::Gone) => return Ok(()),
+            Ok(Removal::Remaining(left)) => left,
+            // It answered a moment ago, when this began; what is begun is seen through.
+            Err(error) if error.is_transient() => vec![error.to_string()],
+            Err(error) => return Err(error.into()),
+        };
         if tokio::time::timeout_at(deadline, tokio::time::sleep(PAUSE)).await.is_err() {
             return Err(CliError::NotInTime(format!(
                 "{identity} is not gone after {timeout:?}: {}; then run delete again",

@@ -17,6 +17,7 @@ use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 
 use crate::plan::{Container, ContainerWant, EngineInfo, FileWant, Network, NetworkWant, Volume, VolumeWant};
 
@@ -75,6 +76,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Starts a container; fine if it runs.
     fn start_container(&self, id: &str) -> impl Future<Output = Result<()>> + Send;
 
+    /// When a container was started last; None if it never was, or is not there.
+    fn started(&self, id: &str) -> impl Future<Output = Result<Option<Timestamp>>> + Send;
+
     /// Stops a container, and kills it after `grace`; fine if it stands or is gone.
     fn stop_container(&self, id: &str, grace: Duration) -> impl Future<Output = Result<()>> + Send;
 
@@ -109,8 +113,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Runs a short-lived container of `want` to its end and returns what it wrote, removing it.
     fn run_once(&self, probe: &Probe) -> impl Future<Output = Result<String>> + Send;
 
-    /// What happens to objects of ours, and of whom, until the connection ends.
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent>> + Send;
+    /// What happens to objects of ours, and of whom, until the connection ends: from `since` on, in
+    /// the engine's own time, as far back as it remembers.
+    fn events(&self, since: Timestamp) -> impl Stream<Item = Result<EngineEvent>> + Send;
 }
 
 /// Where progress of long calls goes, in words.
@@ -167,6 +172,8 @@ pub struct EngineEvent {
     pub action: String,
     /// Name of the object, where the event has it.
     pub name: String,
+    /// When, in the engine's time.
+    pub at: Option<Timestamp>,
     /// uid of the cluster it belongs to. Volume and network events carry no labels: there it is
     /// None and the name tells.
     pub owner: Option<String>,

@@ -41,10 +41,11 @@ pub struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Whether its kubelet has spoken since its container was made, at `created`. Both times are
-    /// whole seconds, and no kubelet speaks within the second in which its container is made.
-    pub fn has_spoken_since(&self, created: Timestamp) -> bool {
-        self.reported.is_some_and(|reported| reported > created)
+    /// Whether its kubelet has spoken since its container was made or started, at `moment`. What is
+    /// reported are whole seconds, and no kubelet speaks within the second in which its container is
+    /// made or started.
+    pub fn has_spoken_since(&self, moment: Timestamp) -> bool {
+        self.reported.is_some_and(|reported| reported > moment)
     }
 }
 

@@ -43,14 +43,15 @@ pub trait Backend: Send + Sync + 'static {
     /// words why not. Bounded to three seconds.
     fn handshake(&self, access: &Access, url: &str) -> impl Future<Output = Result<(), String>> + Send;
 
-    /// Finds out anew what holds for one connection to the engine.
+    /// Finds out anew what holds for one connection to the engine. Returns what its clock says, or
+    /// ours where it says nothing.
     ///
     /// # Errors
     /// Where the engine does not answer.
-    fn connect(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
+    fn connect(&self) -> impl Future<Output = Result<Timestamp, EngineError>> + Send;
 
-    /// What happens on the engine, until the connection ends.
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send;
+    /// What happens on the engine from `since` on, in its own time, until the connection ends.
+    fn events(&self, since: Timestamp) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send;
 }
 
 /// The real one.
@@ -108,13 +109,14 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
         }
     }
 
-    async fn connect(&self) -> Result<(), EngineError> {
-        self.world.engine.info().await?;
-        self.locate().await.map(drop)
+    async fn connect(&self) -> Result<Timestamp, EngineError> {
+        let engine = self.world.engine.info().await?;
+        self.locate().await?;
+        Ok(engine.time.unwrap_or_else(Timestamp::now))
     }
 
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send {
-        self.world.engine.events()
+    fn events(&self, since: Timestamp) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send {
+        self.world.engine.events(since)
     }
 }
 

@@ -19,8 +19,11 @@ const LONGEST: Duration = Duration::from_secs(60);
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
 /// Waits of all clusters.
-#[derive(Debug, Default)]
-pub struct BackOff(Mutex<HashMap<String, Entry>>);
+#[derive(Debug)]
+pub struct BackOff {
+    entries: Mutex<HashMap<String, Entry>>,
+    longest: Duration,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -28,15 +31,28 @@ struct Entry {
     until: Instant,
 }
 
+impl Default for BackOff {
+    fn default() -> Self {
+        Self::up_to(LONGEST)
+    }
+}
+
 impl BackOff {
+    /// Waits that grow to `longest`.
+    pub fn up_to(longest: Duration) -> Self {
+        Self { entries: Mutex::default(), longest }
+    }
+
     /// Counts a failure of `uid` and returns how long to wait: 1 s, doubled with each failure in a
-    /// row up to 60 s, give or take a fifth so that clusters that failed together part.
+    /// row up to the longest, a minute unless told otherwise, give or take a fifth so that clusters
+    /// that failed together part.
     pub fn failed(&self, uid: &str) -> Duration {
         let now = Instant::now();
         let mut entries = self.lock();
         entries.retain(|_, entry| now.saturating_duration_since(entry.until) < FORGOTTEN);
         let failures = entries.get(uid).map_or(0, |entry| entry.failures);
-        let wait = base(failures).mul_f64(rand::random_range(0.8..=1.2)).clamp(FIRST.mul_f64(0.8), LONGEST);
+        let wait = FIRST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(self.longest);
+        let wait = wait.mul_f64(rand::random_range(0.8..=1.2)).min(self.longest);
         entries.insert(uid.to_owned(), Entry { failures: failures.saturating_add(1), until: now + wait });
         wait
     }
@@ -53,12 +69,8 @@ impl BackOff {
 
     // A panic elsewhere leaves a map that is still whole.
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn base(failures: u32) -> Duration {
-    FIRST.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -76,6 +88,14 @@ mod tests {
         backoff.reset("a");
         assert!(!backoff.waits("a"));
         assert!(backoff.failed("a") <= Duration::from_millis(1200));
+    }
+
+    #[test]
+    fn the_longest_wait_can_be_shorter() {
+        let backoff = BackOff::up_to(Duration::from_secs(5));
+        let waits: Vec<_> = (0..12).map(|_| backoff.failed("a")).collect();
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(5)), "{waits:?}");
+        assert!(waits[11] >= Duration::from_secs(4), "{waits:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::{ABANDON_ANNOTATION, Blocked, K3sCluster, Phase, Reason},
     engine::EngineError,
-    reconcile::Removal,
+    reconcile::{Removal, WAITING},
 };
 
 /// How many of the remaining objects a condition or Event names.
@@ -70,7 +70,7 @@ fn away(error: &EngineError) -> Blocked {
     Blocked::new(
         Reason::EngineUnavailable,
         format!(
-            "deletion waits for Docker: {error}; to let go of it and leave its objects behind, annotate it with {ABANDON_ANNOTATION}=true"
+            "deletion waits for Docker: {error}; {WAITING}; to let go of it and leave its objects behind, annotate it with {ABANDON_ANNOTATION}=true"
         ),
     )
 }

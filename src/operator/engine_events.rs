@@ -1,27 +1,41 @@
 //! Docker's events wake the clusters they belong to.
 //!
 //! The connection is kept up with a back-off of its own. After a lost one every cluster is looked
-//! at once, since nobody knows what was missed.
+//! at once, since nobody knows what was missed, and each stream begins with what has happened since
+//! Docker was asked for its time, before that look: nothing falls in between.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
 use kube::{
     ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{backend::Backend, backoff::BackOff, context::Context, server::Health};
 use crate::{
     api::{Identity, K3sCluster, Reason, condition},
-    engine::EngineEvent,
+    engine::{EngineError, EngineEvent},
     plan::{image_name, image_repository},
 };
 
-/// After this time a subscription counts as made, also where Docker has nothing to say: what
-/// happens from now on is heard.
-const SUBSCRIBED: Duration = Duration::from_secs(1);
+/// A stream that lasted so long was one; one that ends sooner was refused, and the back-off grows.
+const LASTED: Duration = Duration::from_secs(5);
+
+/// A stream that brings nothing for so long may be dead without anybody being told, after a lost
+/// machine or a proxy: it is asked for again, from where it was. Docker remembers 256 events of
+/// whatever kind: on a host where more happens in this time, the slow resync is the net.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// At the start the first list wakes every cluster, which may be looked at before Docker's time is
+/// asked for: what happened a little earlier is heard, too.
+const START: SignedDuration = SignedDuration::from_secs(60);
+
+/// How often Docker is asked at least whether it is back. To ask a socket that nobody listens at costs
+/// nothing, and every cluster waits for the answer.
+const LONGEST_AWAY: Duration = Duration::from_secs(5);
 
 /// What wakes clusters. The buffer bounds memory in a storm; a full one holds the reader back, and
 /// Docker buffers or drops the connection, which ends in a look at everything.
@@ -34,10 +48,9 @@ pub(super) async fn follow<B: Backend>(
     health: Arc<Health>,
     wake: mpsc::Sender<ObjectRef<K3sCluster>>,
 ) {
-    let waits = BackOff::default();
-    // At the start the first list wakes every cluster anyway.
+    let waits = BackOff::up_to(LONGEST_AWAY);
     let mut told_of_loss = true;
-    let mut first = true;
+    let mut lost = false;
     loop {
         match ctx.backend.connect().await {
             Err(error) => {
@@ -46,13 +59,36 @@ pub(super) async fn follow<B: Backend>(
                 if !std::mem::replace(&mut told_of_loss, true) {
                     wake_all(&clusters, &wake).await;
                 }
+                // Also at the start: who has met no Docker waits, and is to hear of it.
+                lost = true;
+                set_connected(&ctx, &health, false);
             }
-            Ok(()) => {
-                waits.reset("");
-                set_connected(&ctx, &health, true);
-                listen(&ctx, &clusters, &wake, !first).await;
-                first = false;
+            Ok(now) => {
                 told_of_loss = false;
+                set_connected(&ctx, &health, true);
+                let mut heard = match lost {
+                    false => now.saturating_sub(START).unwrap_or(now),
+                    true => {
+                        wake_all(&clusters, &wake).await;
+                        now
+                    }
+                };
+                lost = true;
+                let began = Instant::now();
+                let end = loop {
+                    let events = ctx.backend.events(heard);
+                    match hear(events, &mut heard, &clusters, &ctx.backoff, &wake).await {
+                        End::Silent => {}
+                        end => break end,
+                    }
+                };
+                if began.elapsed() >= LASTED {
+                    waits.reset("");
+                }
+                let End::Lost(error) = end else { return };
+                ctx.metrics.engine_failed("events");
+                let error = error.map(|error| error.to_string());
+                tracing::warn!(error, "Docker's events ended");
                 set_connected(&ctx, &health, false);
             }
         }
@@ -65,41 +101,42 @@ fn set_connected<B>(ctx: &Context<B>, health: &Health, connected: bool) {
     ctx.metrics.set_engine_connected(connected);
 }
 
-/// One connection, until it ends.
-async fn listen<B: Backend>(
-    ctx: &Context<B>,
+/// Why a stream is heard no longer.
+#[derive(Debug)]
+enum End {
+    /// It brought nothing for [`SILENCE`].
+    Silent,
+    /// The connection ended.
+    Lost(Option<EngineError>),
+    /// Nobody is there to be woken.
+    Over,
+}
+
+/// One connection, until it ends. `heard` follows what it told, in the engine's time.
+async fn hear(
+    events: impl Stream<Item = Result<EngineEvent, EngineError>>,
+    heard: &mut Timestamp,
     clusters: &Store<K3sCluster>,
+    backoff: &BackOff,
     wake: &mpsc::Sender<ObjectRef<K3sCluster>>,
-    look_at_all: bool,
-) {
-    let mut events = pin!(ctx.backend.events());
-    let mut subscribed = pin!(tokio::time::sleep(SUBSCRIBED));
-    let mut looked = !look_at_all;
+) -> End {
+    let mut events = pin!(events);
     loop {
-        tokio::select! {
-            () = &mut subscribed, if !looked => {
-                looked = true;
-                wake_all(clusters, wake).await;
+        let event = match tokio::time::timeout(SILENCE, events.next()).await {
+            Err(_) => return End::Silent,
+            Ok(None) => return End::Lost(None),
+            Ok(Some(Err(error))) => return End::Lost(Some(error)),
+            Ok(Some(Ok(event))) => event,
+        };
+        if let Some(at) = event.at {
+            // The next one: Docker tells of what happened at that very moment, too.
+            *heard = at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(at).max(*heard);
+        }
+        for cluster in woken_by(&event, clusters, backoff) {
+            tracing::debug!(?event, %cluster, "wakes");
+            if wake.send(cluster).await.is_err() {
+                return End::Over;
             }
-            event = events.next() => match event {
-                Some(Ok(event)) => {
-                    for cluster in woken_by(&event, clusters, &ctx.backoff) {
-                        tracing::debug!(?event, %cluster, "wakes");
-                        if wake.send(cluster).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-                Some(Err(error)) => {
-                    ctx.metrics.engine_failed("events");
-                    tracing::warn!(%error, "Docker's events ended");
-                    return;
-                }
-                None => {
-                    tracing::warn!("Docker's events ended");
-                    return;
-                }
-            },
         }
     }
 }
@@ -221,6 +258,7 @@ mod tests {
             kind: kind.into(),
             action: action.into(),
             name: name.into(),
+            at: None,
             owner: owner.map(Into::into),
         }
     }
@@ -236,6 +274,34 @@ mod tests {
         assert!(wakes(&event("network", "disconnect", "k3nest-team-dev-12345678", None)));
         assert!(!wakes(&event("container", "die", "any", Some("another"))));
         assert!(!wakes(&event("volume", "destroy", "k3nest-team-dev-data-87654321", None)));
+    }
+
+    /// How a stream ends that brings these, each after so many seconds, and then nothing; with the
+    /// time up to which all was heard, in seconds.
+    async fn heard_of(these: Vec<(u64, EngineEvent)>, from: i64) -> (End, i64, u64) {
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        let (wake, _woken) = mpsc::channel(BUFFER);
+        let coming = futures::stream::iter(these).then(|(pause, event)| async move {
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+            Ok(event)
+        });
+        let (began, mut heard) = (Instant::now(), at(from));
+        let events = coming.chain(futures::stream::pending());
+        let end = hear(events, &mut heard, &store(None), &BackOff::default(), &wake).await;
+        (end, heard.as_second(), began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_died_without_a_word_is_asked_for_again_from_where_it_was() {
+        let dies = |second| EngineEvent {
+            at: Timestamp::from_second(second).ok(),
+            ..event("container", "die", "any", Some(UID))
+        };
+        let (end, heard, took) = heard_of(vec![(20, dies(1100)), (29, dies(1210))], 1000).await;
+        assert!(matches!(end, End::Silent), "{end:?}");
+        assert_eq!((heard, took), (1210, 20 + 29 + SILENCE.as_secs()));
+        let (_, heard, _) = heard_of(Vec::new(), 1000).await;
+        assert_eq!(heard, 1000);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Watches on the Nodes of nested clusters: one that is Ready no longer, or that lost an image which
-//! the cluster wants, wakes the cluster.
+//! the cluster wants, wakes the cluster. So does an API that answers no longer: with it the load
+//! balancer may be gone, and Docker's event of that was lost.
 //!
 //! One task for each cluster that a step found a way into, with the same credentials and address.
 //! Kubelets report every five minutes and nothing of it is kept but a line for each Node, so that
@@ -122,21 +123,46 @@ async fn watch(way: Way, mut nodes: Nodes, wake: Wake, cluster: ObjectRef<K3sClu
             return;
         }
     };
+    let mut answers = true;
     loop {
         let config = watcher::Config::default().page_size(PAGE);
         let mut events = pin!(watcher(Api::<Node>::all(client.clone()), config).default_backoff());
         while let Ok(Some(event)) = tokio::time::timeout(SILENCE, events.next()).await {
-            match event {
-                Ok(event) => {
-                    if nodes.hear(event, &way.images) {
-                        tracing::debug!(%cluster, "its Nodes changed");
-                        wake.up(cluster.clone()).await;
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%cluster, %error, "the watch on its Nodes failed, will be retried")
-                }
+            if wakes(
+                event.map_err(|error| error.to_string()),
+                &mut answers,
+                &mut nodes,
+                &way.images,
+                &cluster,
+            ) {
+                wake.up(cluster.clone()).await;
             }
+        }
+    }
+}
+
+/// Whether what the watch brings matters to the cluster. `answers` is whether the API did so far: only
+/// that it stops to is news.
+fn wakes(
+    event: Result<Event<Node>, String>,
+    answers: &mut bool,
+    nodes: &mut Nodes,
+    wanted: &BTreeSet<String>,
+    cluster: &ObjectRef<K3sCluster>,
+) -> bool {
+    match event {
+        Ok(event) => {
+            // A watch that begins has not asked yet.
+            *answers |= !matches!(event, Event::Init);
+            let changed = nodes.hear(event, wanted);
+            if changed {
+                tracing::debug!(%cluster, "its Nodes changed");
+            }
+            changed
+        }
+        Err(error) => {
+            tracing::debug!(%cluster, error, "the watch on its Nodes failed, will be retried");
+            std::mem::replace(answers, false)
         }
     }
 }
@@ -267,6 +293,20 @@ mod tests {
         assert!(hear(&mut nodes, Event::Apply(node("Unknown", late, &[]))));
         assert!(!hear(&mut nodes, Event::Apply(node("False", late, &[]))));
         assert!(hear(&mut nodes, Event::Apply(node("True", late, &[]))));
+    }
+
+    #[test]
+    fn an_api_that_answers_no_longer_wakes_the_cluster_once() {
+        let (mut nodes, mut answers, cluster) = (Nodes::default(), true, ObjectRef::new("dev"));
+        let mut hears = |event: Result<Event<Node>, &str>| {
+            wakes(event.map_err(str::to_owned), &mut answers, &mut nodes, &BTreeSet::new(), &cluster)
+        };
+        assert!(hears(Err("connection refused")));
+        assert!(!hears(Ok(Event::Init)));
+        assert!(!hears(Err("connection refused")));
+        assert!(!hears(Ok(Event::Init)));
+        assert!(!hears(Ok(Event::InitDone)));
+        assert!(hears(Err("connection refused")));
     }
 
     #[test]

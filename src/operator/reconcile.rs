@@ -30,7 +30,7 @@ use crate::{
         Blocked, FINALIZER, Identity, K3sCluster, K3sClusterStatus, Reason, condition, validate::check_spec,
     },
     plan::{InternalAccess, Values},
-    reconcile::{Import, Outcome, Request},
+    reconcile::{Import, Outcome, Request, WAITING},
 };
 
 /// The slow net under all events.
@@ -180,7 +180,7 @@ async fn prepare<B: Backend>(
     };
     Ok(match ctx.backend.internal().await {
         Ok(internal) => Ok(((values, internal), existing)),
-        Err(error) => Err(Blocked::new(Reason::EngineUnavailable, error.to_string())),
+        Err(error) => Err(Blocked::new(Reason::EngineUnavailable, format!("{error}; {WAITING}"))),
     })
 }
 

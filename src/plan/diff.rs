@@ -288,7 +288,12 @@ fn plan_leftovers(plan: &mut Plan, desired: &Desired, observed: &Observed, now: 
     for container in &observed.containers {
         let wanted = desired.containers.iter().any(|want| want.name == container.name);
         let grace = if container.state == ContainerState::Running { PROBE_GRACE } else { CREATED_GRACE };
-        let at_work = container.role() == Some(Role::Probe) && now.duration_since(container.created) < grace;
+        let left = grace - now.duration_since(container.created);
+        let at_work = container.role() == Some(Role::Probe) && left.is_positive();
+        if at_work {
+            let left = left.unsigned_abs();
+            plan.later = Some(plan.later.map_or(left, |known| known.min(left)));
+        }
         if !wanted && !at_work {
             let action = Action::RemoveContainer {
                 id: container.id.clone(),

@@ -53,6 +53,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Something is on its way that is not ours to hurry: look again after this time.
     pub recheck: Option<Duration>,
+    /// Something is left to a maker who may be gone: look after this time whether it went. Nothing
+    /// waits for that, and nobody else would tell.
+    pub later: Option<Duration>,
     /// What holds the cluster up until a person acts.
     pub blocked: Option<Blocked>,
     /// A server is to be replaced, and whether it may be depends on which Nodes are Ready.

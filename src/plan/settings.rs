@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
+use jiff::Timestamp;
 
 use super::Sensitive;
 use crate::api::{ConfigMapKeyRef, Identity, K3sClusterSpec, SecretKeyRef, ValueSource};
@@ -69,6 +70,8 @@ pub struct EngineInfo {
     pub driver: String,
     /// What it says of that.
     pub driver_status: BTreeMap<String, String>,
+    /// What its clock said when it was asked.
+    pub time: Option<Timestamp>,
     /// Names of what it has to secure containers: seccomp, selinux, rootless, userns and others.
     pub security: Vec<String>,
 }

@@ -46,6 +46,8 @@ pub struct Seen {
     pub crashes: Vec<(String, String)>,
     /// Something is on its way that needs another look after this time.
     pub recheck: Option<Duration>,
+    /// So does something that nothing waits for.
+    pub later: Option<Duration>,
 }
 
 impl Seen {
@@ -87,6 +89,7 @@ pub async fn converge<E: Engine, A: ClusterApi>(
         recorded |= is_recorded;
         if plan.steps.is_empty() {
             seen.recheck = plan.recheck;
+            seen.later = plan.later;
             if plan.recheck.is_none() {
                 look_inside(world, request, seen).await;
                 keep_nodes(world, request, seen).await;

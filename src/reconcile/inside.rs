@@ -6,7 +6,7 @@ use crate::{
     api::Role,
     engine::Engine,
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
-    plan::{self, ContainerState, InternalAccess, Observed, Record},
+    plan::{self, Container, ContainerState, InternalAccess, Observed, Record},
 };
 
 /// Asks the nested cluster how it is: kubeconfig from the server's container, /readyz and Nodes
@@ -23,24 +23,49 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
                 break;
             }
         }
-        seen.nodes = Some(answer.map(|nodes| believed(nodes, seen)));
+        seen.nodes = Some(match answer {
+            Ok(nodes) => Ok(believed(world, nodes, seen).await),
+            Err(why) => Err(why),
+        });
     }
     seen.crashes = crash_messages(world, request, &seen.observed).await;
 }
 
-/// Nodes, where a report from before the container was made does not count: a Node lies in etcd as
+/// Nodes, where a report from before the container was started does not count: a Node lies in etcd as
 /// the former kubelet left it until the new one speaks, which is after the API answers.
-fn believed(mut nodes: Vec<NodeFacts>, seen: &Seen) -> Vec<NodeFacts> {
+async fn believed<E: Engine, A>(
+    world: &World<E, A>,
+    mut nodes: Vec<NodeFacts>,
+    seen: &Seen,
+) -> Vec<NodeFacts> {
     for (want, config) in seen.nodes_wanted() {
         let Some(container) = seen.observed.container(&want.name) else { continue };
-        for node in nodes.iter_mut().filter(|n| n.name == config.node_name) {
-            if node.reported.is_some() && !node.has_spoken_since(container.created) {
-                node.ready = false;
-                node.message = Some("the kubelet has not reported since its container was made".into());
-            }
+        for node in nodes.iter_mut().filter(|n| n.name == config.node_name && n.reported.is_some()) {
+            let silent = if !node.has_spoken_since(container.created) {
+                "made"
+            } else if node.ready && is_young(container) && !has_spoken(world, node, container).await {
+                "started"
+            } else {
+                continue;
+            };
+            node.ready = false;
+            node.message = Some(format!("the kubelet has not reported since its container was {silent}"));
         }
     }
     nodes
+}
+
+/// Whether a container runs for less than a minute, by Docker's words ("Up 5 seconds"). After that the
+/// nested cluster itself has found out which kubelets are silent.
+fn is_young(container: &Container) -> bool {
+    container.state == ContainerState::Running && container.status.contains("second")
+}
+
+/// Whether the kubelet has spoken since its container was started. Where that cannot be asked, it has
+/// not.
+async fn has_spoken<E: Engine, A>(world: &World<E, A>, node: &NodeFacts, container: &Container) -> bool {
+    let started = world.engine.started(&container.id).await;
+    started.ok().flatten().is_some_and(|started| node.has_spoken_since(started))
 }
 
 async fn read_access<E: Engine, A>(world: &World<E, A>, request: &Request, seen: &Seen) -> Option<Access> {

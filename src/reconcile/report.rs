@@ -21,6 +21,9 @@ const COMING_UP: Duration = Duration::from_millis(400);
 /// How soon to look again at what takes long or fails.
 const STRUGGLING: Duration = Duration::from_secs(5);
 
+/// What becomes of a cluster while Docker is away, in the operator and in the command line alike.
+pub const WAITING: &str = "tried again within a minute, and as soon as Docker is back";
+
 /// How soon to look again where the end of an import is waited for, should it not be told.
 const LOST: Duration = Duration::from_secs(30);
 
@@ -63,13 +66,17 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         (Ok(()), Some(message)) => Verdict::new(Some(false), Reason::NodeCrashLooping, message),
         _ => judge(&status, &seen, &end),
     };
-    let initialised = seen.record.as_ref().is_some_and(|r| r.initialised);
+    let initialised = match &seen.record {
+        Some(record) => record.initialised,
+        // Nothing was seen of it, so nothing of it has changed.
+        None => request.former.version.is_some() || was_running(request.former.phase),
+    };
     status.phase = phase(&verdict, initialised);
     set_conditions(&mut status, request, &seen, &verdict, now);
     set_host_condition(&mut status, request, &seen, (&verdict, end.is_ok()), now);
 
     let recheck = match (&end, verdict.ready) {
-        (Ok(()), Some(true)) => None,
+        (Ok(()), Some(true)) => seen.later,
         (Ok(()), _) if verdict.about_images => images_recheck(&seen),
         (Ok(()), _) if verdict.reason == Reason::NodeCrashLooping => Some(STRUGGLING),
         (Ok(()), _) => Some(seen.recheck.unwrap_or(COMING_UP)),
@@ -216,7 +223,7 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
         Err(Stop::Blocked(Blocked { reason, message })) => verdict(Some(false), *reason, message.clone()),
         Err(Stop::Drifted(message)) => verdict(Some(false), Reason::Progressing, message.clone()),
         Err(Stop::Engine(error @ (EngineError::Unavailable { .. } | EngineError::TimedOut { .. }))) => {
-            verdict(None, Reason::EngineUnavailable, format!("{error}; trying again"))
+            verdict(None, Reason::EngineUnavailable, format!("{error}; {WAITING}"))
         }
         // It mostly passes by itself; where it does not, only Docker's words help.
         Err(Stop::Engine(error @ (EngineError::Busy { .. } | EngineError::NotFound { .. }))) => {
@@ -315,6 +322,10 @@ fn images_recheck(seen: &Seen) -> Option<Duration> {
     [images.retry, unlisted, busy.then_some(LOST)].into_iter().flatten().min()
 }
 
+fn was_running(phase: Phase) -> bool {
+    matches!(phase, Phase::Running | Phase::Updating)
+}
+
 fn phase(verdict: &Verdict, initialised: bool) -> Phase {
     match verdict.ready {
         Some(true) => Phase::Running,
@@ -365,12 +376,12 @@ fn set_host_condition(
             Some(blocked) => (Some(false), blocked.reason, blocked.message),
             None => (Some(true), Reason::HostCompatible, host.message()),
         },
-        (None, None, _) => (None, verdict.reason, "Docker could not be asked".to_owned()),
-        (None, Some(_), Some(former)) => {
+        (None, _, Some(former)) => {
             let fit = former.status == "True";
             let reason = if fit { Reason::HostCompatible } else { Reason::HostIncompatible };
             (Some(fit), reason, former.message.clone())
         }
+        (None, None, None) => (None, verdict.reason, "Docker could not be asked".to_owned()),
         (None, Some(engine), None) if done => {
             let text = format!("the Docker host uses cgroup v{}", engine.cgroup_version);
             (Some(true), Reason::HostCompatible, text)

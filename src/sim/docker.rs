@@ -145,7 +145,19 @@ impl SimContainer {
         matches!(self.state, ContainerState::Running | ContainerState::Restarting)
     }
 
-    fn summary(&self) -> Container {
+    /// In Docker's words, as far as somebody reads them.
+    fn status(&self, now: Timestamp) -> String {
+        match (self.state, self.started) {
+            (ContainerState::Running, Some(started)) => match now.duration_since(started).as_secs() {
+                0 => "Up Less than a second".into(),
+                seconds @ 1..60 => format!("Up {seconds} seconds"),
+                _ => "Up About a minute".into(),
+            },
+            _ => self.state.as_str().into(),
+        }
+    }
+
+    fn summary(&self, now: Timestamp) -> Container {
         let up = self.is_up();
         let attach = |address: Ipv4Addr| Attachment { address: up.then_some(address), pinned: Some(address) };
         let guest = self.want.guest.iter().map(|g| (g.network.clone(), attach(g.address)));
@@ -154,7 +166,7 @@ impl SimContainer {
             name: self.want.name.clone(),
             image: self.want.image.clone(),
             state: self.state,
-            status: self.state.as_str().into(),
+            status: self.status(now),
             labels: self.want.labels.clone(),
             created: whole_seconds(self.created),
             networks: guest.chain([(self.want.network.clone(), attach(self.want.address))]).collect(),
@@ -171,7 +183,7 @@ impl Docker {
 
     pub fn list_containers(&self, scope: &[String]) -> Vec<Container> {
         let ours = self.containers.values().filter(|c| is_ours(&c.want.labels, scope));
-        ours.map(SimContainer::summary).collect()
+        ours.map(|c| c.summary(self.now)).collect()
     }
 
     pub fn list_volumes(&self, scope: &[String]) -> Vec<Volume> {

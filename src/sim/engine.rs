@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 
 use super::{
     docker::Docker,
@@ -78,13 +79,18 @@ impl SimEngine {
         std::mem::take(&mut self.history().cut)
     }
 
-    /// Lets others go first for as many turns as was arranged.
-    pub async fn pause(&self) {
-        let mut turns = {
+    /// How many calls there were.
+    pub fn calls(&self) -> usize {
+        self.history().calls
+    }
+
+    /// Lets others go first for as many turns as was arranged. Returns the call's number.
+    pub async fn pause(&self) -> usize {
+        let (number, mut turns) = {
             let mut history = self.history();
             history.calls += 1;
             let delays = &history.faults.delays;
-            if delays.is_empty() { 0 } else { delays[history.calls % delays.len()] }
+            (history.calls - 1, if delays.is_empty() { 0 } else { delays[history.calls % delays.len()] })
         };
         poll_fn(|context| {
             if turns == 0 {
@@ -95,21 +101,29 @@ impl SimEngine {
             Poll::Pending
         })
         .await;
+        number
     }
 
-    async fn ask<T>(&self, what: &str, answer: impl FnOnce(&mut Docker) -> T) -> Result<T> {
-        self.pause().await;
-        let away = {
+    /// Waits for the call's turn. Returns the accident that it meets, if Docker is there at all.
+    async fn arrive(&self, what: &str) -> Result<Option<Fault>> {
+        let number = self.pause().await;
+        let (away, fault, cut) = {
             let history = self.history();
-            history.faults.away.iter().any(|range| range.contains(&history.calls))
+            let away = history.faults.away.iter().any(|range| range.contains(&history.calls));
+            (away, history.faults.at_call.get(&number).copied(), history.cut)
         };
-        if self.history().cut {
+        if cut {
             return pending().await;
         }
         if away {
             return Err(EngineError::Unavailable { what: what.into(), cause: "arranged".into() });
         }
-        Ok(answer(&mut self.docker()))
+        Ok(fault)
+    }
+
+    async fn ask<T>(&self, what: &str, answer: impl FnOnce(&mut Docker) -> T) -> Result<T> {
+        let fault = self.arrive(what).await?;
+        self.meet(what, fault, |docker| Ok(answer(docker))).await
     }
 
     async fn change<T>(
@@ -117,16 +131,28 @@ impl SimEngine {
         what: String,
         effect: impl FnOnce(&mut Docker) -> Result<T> + Send,
     ) -> Result<T> {
-        self.ask(&what, |_| ()).await?;
-        let fault = {
+        let fault = self.arrive(&what).await?;
+        let fault_of_change = {
             let mut history = self.history();
             let number = history.changes.len();
             history.changes.push(what.clone());
             history.faults.at.get(&number).copied()
         };
+        self.meet(&what, fault.or(fault_of_change), effect).await
+    }
+
+    /// Lets an accident happen to a call with this `effect`.
+    async fn meet<T>(
+        &self,
+        what: &str,
+        fault: Option<Fault>,
+        effect: impl FnOnce(&mut Docker) -> Result<T>,
+    ) -> Result<T> {
+        let what = what.to_owned();
         match fault {
             None => effect(&mut self.docker()),
             Some(Fault::Before) => Err(EngineError::Unavailable { what, cause: "arranged".into() }),
+            Some(Fault::Refused) => Err(EngineError::Refused { what, message: "arranged".into() }),
             Some(Fault::After) => {
                 effect(&mut self.docker())?;
                 Err(EngineError::TimedOut { what, seconds: 60 })
@@ -196,6 +222,12 @@ impl Engine for SimEngine {
         self.change(format!("start container {id}"), |docker| docker.start_container(id)).await
     }
 
+    async fn started(&self, id: &str) -> Result<Option<Timestamp>> {
+        let started =
+            |docker: &mut Docker| docker.containers.values().find(|c| c.id == id).and_then(|c| c.started);
+        self.ask("inspect container", started).await
+    }
+
     async fn stop_container(&self, id: &str, _grace: Duration) -> Result<()> {
         let stop = |docker: &mut Docker| {
             docker.stop_container(id);
@@ -261,7 +293,7 @@ impl Engine for SimEngine {
         Ok(self.docker().machine.clone())
     }
 
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent>> + Send {
+    fn events(&self, _since: jiff::Timestamp) -> impl Stream<Item = Result<EngineEvent>> + Send {
         futures::stream::pending()
     }
 }

@@ -22,6 +22,7 @@ mod specs;
 
 mod appliers_tests;
 mod converge_tests;
+mod every_call_tests;
 mod host_tests;
 mod remove_tests;
 mod scenario_tests;

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{
     docker::Docker,
     faults::{Fault, Faults},
-    lab::{Lab, foreign_network, host, is_ready, reason},
+    lab::{Lab, foreign_network, host, is_ready, message, reason},
     projection::record,
     specs::{Draft, Place, SHARED_NETWORK, dev},
 };
 use crate::{
-    api::Role,
+    api::{K3sClusterStatus, Phase, Role, condition},
     plan::{Attachment, ContainerState, Network},
     reconcile::step,
 };
@@ -278,4 +278,48 @@ fn a_record_is_never_replaced_by_an_older_generation() {
         }
     }
     assert!(overtaken > 0);
+}
+
+/// Nothing was seen, so nothing else is said.
+#[test]
+fn while_docker_is_away_what_was_known_of_a_cluster_stands() {
+    let draft = Draft::default();
+    let mut lab = ready(&draft);
+    let before = lab.step(&draft, &dev()).unwrap().status;
+    lab.engine.arrange(Faults { away: std::iter::once(0..usize::MAX).collect(), ..Faults::default() });
+    for _ in 0..2 {
+        let outcome = lab.step(&draft, &dev()).unwrap();
+        assert_eq!(reason(&outcome), "EngineUnavailable");
+        assert!(message(&outcome).contains(crate::reconcile::WAITING), "{}", message(&outcome));
+        let status = outcome.status;
+        assert_eq!(status.phase, Phase::Updating);
+        let host = |status: &K3sClusterStatus| {
+            let found = status.conditions.iter().find(|c| c.type_ == condition::HOST_COMPATIBLE);
+            found.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+        };
+        assert_eq!(host(&status), host(&before));
+        let rest = K3sClusterStatus { phase: before.phase, conditions: before.conditions.clone(), ..status };
+        assert_eq!(rest, before);
+    }
+}
+
+/// A Node lies in etcd as it was when its container went down.
+#[test]
+fn a_node_whose_container_was_started_again_is_ready_once_its_kubelet_has_spoken() {
+    let draft = Draft::default();
+    let mut lab = ready(&draft);
+    lab.pass(Duration::from_mins(5));
+    let boot = {
+        let mut docker = lab.engine.docker();
+        let id = docker.containers[&dev().object_name(SERVER)].id.clone();
+        docker.stop_container(&id);
+        docker.start_container(&id).unwrap();
+        Duration::from_millis(docker.boot_millis as u64)
+    };
+    lab.pass(boot);
+    let outcome = lab.step(&draft, &dev()).unwrap();
+    assert_eq!(reason(&outcome), "WaitingForNodes");
+    assert!(message(&outcome).contains("since its container was started"), "{}", message(&outcome));
+    lab.pass(boot + Duration::from_secs(1));
+    assert!(is_ready(&lab.step(&draft, &dev()).unwrap()));
 }

@@ -3,6 +3,7 @@
 use std::{future::Future, pin::pin, time::Duration};
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k3nest::{
     engine::{Docker, Engine, EngineEvent},
     plan::FileWant,
@@ -13,7 +14,7 @@ use crate::support::World;
 
 /// Passes on the events of objects called one of `names`.
 async fn listen(engine: Docker, names: Vec<String>, heard: UnboundedSender<EngineEvent>) {
-    let mut events = pin!(engine.events());
+    let mut events = pin!(engine.events(Timestamp::now()));
     while let Some(event) = events.next().await {
         let event = event.unwrap();
         if names.contains(&event.name) && heard.send(event).is_err() {

@@ -115,11 +115,11 @@ impl Backend for FakeBackend {
         }
     }
 
-    async fn connect(&self) -> Result<(), EngineError> {
-        self.away()
+    async fn connect(&self) -> Result<Timestamp, EngineError> {
+        self.away().map(|()| Timestamp::UNIX_EPOCH)
     }
 
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send {
+    fn events(&self, _since: Timestamp) -> impl Stream<Item = Result<EngineEvent, EngineError>> + Send {
         futures::stream::pending()
     }
 }

@@ -26,7 +26,8 @@ impl Kubectl {
         Self { scratch }
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The command, not yet run.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program());
         if program().file_name().is_some_and(|name| name == "k3s") {
             command.arg("kubectl");

@@ -3,14 +3,17 @@
 
 pub mod cluster;
 pub mod command;
+pub mod daemon;
 pub mod docker;
 pub mod image;
 pub mod kubectl;
 pub mod mesh;
 pub mod nest;
 pub mod pick;
+pub mod projection;
 pub mod proxy;
 pub mod recorder;
+pub mod victim;
 pub mod wait;
 
 pub use cluster::Cluster;

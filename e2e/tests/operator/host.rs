@@ -64,6 +64,19 @@ impl Host {
         list.trim().trim_start_matches("pod/").to_owned()
     }
 
+    /// The container of its server.
+    pub fn server(&self) -> String {
+        self.cluster.server()
+    }
+
+    /// How often the operator's container was started again.
+    #[track_caller]
+    pub fn operator_restarts(&self) -> u32 {
+        let path = "-o=jsonpath={.status.containerStatuses[0].restartCount}";
+        let pod = self.operator_pod();
+        self.run(NAMESPACE, &["get", "pod", &pod, path]).ok().trim().parse().expect("a number")
+    }
+
     /// Every request of the operator that the API server has noted, as audit events.
     pub fn audit(&self) -> Vec<Value> {
         let copy = self.cluster.scratch.path("audit.log");

@@ -25,6 +25,7 @@ mod echo;
 mod edits;
 mod host;
 mod images;
+mod killed;
 mod life;
 mod neighbours;
 mod secrets;
@@ -34,7 +35,10 @@ mod taken;
 mod tenant;
 mod whole;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    sync::{PoisonError, RwLock},
+};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -56,7 +60,14 @@ const ALL: &[(&str, fn())] = &[
     ("operator::deletion_crash_loop", deletion::of_a_node_that_crash_loops),
     ("operator::taken_in_docker", taken::in_docker),
     ("operator::taken_in_namespace", taken::in_the_namespace),
+    (KILLED, killed::in_its_pod),
 ];
+
+/// The scenario that no other may be told beside: it kills the operator of them all.
+const KILLED: &str = "operator::killed_in_its_pod";
+
+/// Held by every scenario, and by one that kills the operator alone.
+static OPERATOR: RwLock<()> = RwLock::new(());
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -64,6 +75,9 @@ fn main() -> ExitCode {
     let whole_run = arguments.filter.is_none() && arguments.skip.is_empty();
     let trials = ALL.iter().map(|(name, scenario)| {
         Trial::test(*name, || {
+            // A scenario that failed says so itself.
+            let _alone = (*name == KILLED).then(|| OPERATOR.write().unwrap_or_else(PoisonError::into_inner));
+            let _beside = (*name != KILLED).then(|| OPERATOR.read().unwrap_or_else(PoisonError::into_inner));
             scenario();
             Ok(())
         })

@@ -5,14 +5,16 @@ use std::time::Duration;
 use bollard::{
     models::{ContainerCreateBody, NetworkConnectRequest},
     query_parameters::{
-        CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, StartContainerOptions,
-        StopContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, InspectContainerOptions, RemoveContainerOptionsBuilder,
+        StartContainerOptions, StopContainerOptionsBuilder,
     },
 };
 
+use jiff::Timestamp;
+
 use super::{Docker, create, failure::Call, limits, networks::gone};
 use crate::{
-    engine::{Command, Result},
+    engine::{Command, EngineError, Result},
     plan::ContainerWant,
 };
 
@@ -70,6 +72,23 @@ pub(super) async fn start(docker: &Docker, id: &str) -> Result<()> {
             client.start_container(id, None::<StartContainerOptions>).await
         })
         .await
+}
+
+/// When a container was started last. One that never was has a time in the year 1.
+pub(super) async fn started(docker: &Docker, id: &str) -> Result<Option<Timestamp>> {
+    let call = Call::new("inspect", "container", id);
+    let inspected = docker
+        .call(&call, limits::QUESTION, |client| async move {
+            client.inspect_container(id, None::<InspectContainerOptions>).await
+        })
+        .await;
+    let state = match inspected {
+        Ok(container) => container.state.unwrap_or_default(),
+        Err(EngineError::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let started = state.started_at.and_then(|time| time.parse::<Timestamp>().ok());
+    Ok(started.filter(|time| *time > Timestamp::UNIX_EPOCH))
 }
 
 /// Stops a container; fine if it stands or is gone.

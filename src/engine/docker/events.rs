@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use bollard::{models::EventMessage, query_parameters::EventsOptionsBuilder};
 use futures::{Stream, StreamExt, TryStreamExt};
+use jiff::Timestamp;
 
 use super::{Docker, failure::Call};
 use crate::{
@@ -38,9 +39,15 @@ const ACTIONS: [&str; 19] = [
     "delete",
 ];
 
-/// Events of objects until the connection ends. A stream has no bound in time, since silence is
-/// what it is for; whoever listens keeps a slow resync as the net.
-pub(super) fn events(docker: &Docker) -> impl Stream<Item = Result<EngineEvent>> + Send + use<> {
+/// Events of objects from `since` until the connection ends. A stream has no bound in time, since
+/// silence is what it is for; whoever listens minds that.
+///
+/// Docker does not say when it begins to listen for us. So it is asked for what has happened already
+/// (it keeps the last 256 events), and it does not matter how long the request was on its way.
+pub(super) fn events(
+    docker: &Docker,
+    since: Timestamp,
+) -> impl Stream<Item = Result<EngineEvent>> + Send + use<> {
     let docker = docker.clone();
     futures::stream::once(async move {
         let client = docker.client().await?;
@@ -49,7 +56,8 @@ pub(super) fn events(docker: &Docker) -> impl Stream<Item = Result<EngineEvent>>
             ("event".to_owned(), ACTIONS.map(str::to_owned).to_vec()),
         ]
         .into();
-        let events = client.events(Some(EventsOptionsBuilder::new().filters(&filters).build()));
+        let since = format!("{}.{:09}", since.as_second(), since.subsec_nanosecond());
+        let events = client.events(Some(EventsOptionsBuilder::new().since(&since).filters(&filters).build()));
         let call = Call::new("listen to", "events", "");
         Ok(events.map(move |event| event.map(translate).map_err(|error| docker.failed(&call, error))))
     })
@@ -60,6 +68,7 @@ fn translate(message: EventMessage) -> EngineEvent {
     let actor = message.actor.unwrap_or_default();
     let mut attributes = actor.attributes.unwrap_or_default();
     EngineEvent {
+        at: message.time_nano.and_then(|nanos| Timestamp::from_nanosecond(nanos.into()).ok()),
         kind: message.typ.map(|kind| kind.to_string()).unwrap_or_default(),
         action: message.action.unwrap_or_default(),
         owner: attributes.remove(label::OWNER),

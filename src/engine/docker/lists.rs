@@ -46,6 +46,7 @@ pub(crate) fn engine(info: SystemInfo) -> EngineInfo {
         cpus: positive(info.ncpu),
         memory: positive(info.mem_total),
         root: info.docker_root_dir.unwrap_or_default(),
+        time: info.system_time.and_then(|time| time.parse().ok()),
         driver: info.driver.unwrap_or_default(),
         driver_status: pairs
             .filter_map(|pair| {

@@ -22,6 +22,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
+use jiff::Timestamp;
 
 use self::connection::Connection;
 use super::{Command, Engine, EngineEvent, ExecOutput, ImageInfo, Probe, Progress, Result, Scope};
@@ -101,6 +102,10 @@ impl Engine for Docker {
         containers::start(self, id).await
     }
 
+    async fn started(&self, id: &str) -> Result<Option<jiff::Timestamp>> {
+        containers::started(self, id).await
+    }
+
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()> {
         containers::stop(self, id, grace).await
     }
@@ -140,7 +145,7 @@ impl Engine for Docker {
         once::run(self, probe).await
     }
 
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent>> + Send {
-        events::events(self)
+    fn events(&self, since: Timestamp) -> impl Stream<Item = Result<EngineEvent>> + Send {
+        events::events(self, since)
     }
 }

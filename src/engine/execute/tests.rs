@@ -64,6 +64,9 @@ impl Engine for FakeEngine {
         Ok(())
     }
 
+    async fn started(&self, _: &str) -> Result<Option<jiff::Timestamp>> {
+        unimplemented!()
+    }
     async fn info(&self) -> Result<EngineInfo> {
         unimplemented!()
     }
@@ -118,7 +121,7 @@ impl Engine for FakeEngine {
     async fn run_once(&self, _: &Probe) -> Result<String> {
         unimplemented!()
     }
-    fn events(&self) -> impl Stream<Item = Result<EngineEvent>> + Send {
+    fn events(&self, _since: jiff::Timestamp) -> impl Stream<Item = Result<EngineEvent>> + Send {
         futures::stream::empty()
     }
 }
