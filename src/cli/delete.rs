@@ -100,7 +100,7 @@ pub async fn gone(
         let Removal::Remaining(left) = remove(&world, identity).await? else { return Ok(()) };
         if tokio::time::timeout_at(deadline, tokio::time::sleep(PAUSE)).await.is_err() {
             return Err(CliError::NotInTime(format!(
-                "{identity} is not gone after {timeout:?}: {}; then run delete again",
+                "{identity} is not gone after {timeout:?}: {}; then run the same command again",
                 in_short(&left)
             )));
         }

@@ -2,7 +2,8 @@
 //!
 //! [`allocate`] picks once what is kept for life (subnet, ports) into a [`Record`]; [`desired`]
 //! says exactly what should exist; [`diff`] says what to do about the difference to what is
-//! [`Observed`]; [`removal`] is the plan for nothing. [`image_plan`] says which images nodes lack.
+//! [`Observed`]; [`removal`] is the plan for nothing. [`image_plan`] says which images nodes lack, [`judge`] whose
+//! objects nobody looks after any more.
 
 mod allocate;
 mod desired;
@@ -11,6 +12,7 @@ mod hash;
 mod host;
 mod images;
 mod observed;
+mod prune;
 mod record;
 mod removal;
 mod sensitive;
@@ -33,6 +35,7 @@ pub use images::{
     image_plan, image_repository,
 };
 pub use observed::*;
+pub use prune::{Answer, ApiServer, Belongings, RecordState, Standing, Verdict, judge};
 pub use record::*;
 pub use removal::removal;
 pub use sensitive::Sensitive;
