@@ -36,6 +36,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes everything of a cluster.
     fn remove(&self, identity: &Identity) -> impl Future<Output = Result<Removal, EngineError>> + Send;
 
+    /// Which engine this is.
+    fn engine_id(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
+
     /// How Pods of the host cluster reach nested APIs. Found out once for each connection.
     fn internal(&self) -> impl Future<Output = Result<InternalAccess, EngineError>> + Send;
 
@@ -91,6 +94,10 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
 
     async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
         reconcile::remove(&self.world, identity).await
+    }
+
+    async fn engine_id(&self) -> Result<String, EngineError> {
+        Ok(self.world.engine.info().await?.id)
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

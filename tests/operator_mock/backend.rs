@@ -16,6 +16,9 @@ use k3nest::{
 /// What must never be seen outside the kubeconfig Secret.
 pub const KEY: &str = "PRIVATE-KEY-OF-THE-ADMINISTRATOR";
 
+/// The engine, unless a test says otherwise.
+pub const ENGINE: &str = "ENGINE-A";
+
 /// What the engine is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
@@ -33,11 +36,18 @@ pub struct FakeBackend {
     pub scenario: Mutex<Scenario>,
     pub steps: Mutex<Vec<Request>>,
     pub removals: Mutex<Vec<Identity>>,
+    /// Which engine it is.
+    pub engine: Mutex<String>,
 }
 
 impl FakeBackend {
     pub fn new(scenario: Scenario) -> Self {
-        Self { scenario: Mutex::new(scenario), steps: Mutex::default(), removals: Mutex::default() }
+        Self {
+            scenario: Mutex::new(scenario),
+            steps: Mutex::default(),
+            removals: Mutex::default(),
+            engine: Mutex::new(ENGINE.into()),
+        }
     }
 
     fn is(&self, scenario: Scenario) -> bool {
@@ -56,6 +66,7 @@ impl Backend for FakeBackend {
     async fn step(&self, request: &Request, now: Timestamp) -> Outcome {
         self.steps.lock().unwrap().push(request.clone());
         let mut status = request.former.clone();
+        status.engine_id.get_or_insert_with(|| ENGINE.into());
         let (ready, reason, message) = match &request.values {
             Ok(_) if self.is(Scenario::Away) => {
                 (None, Reason::EngineUnavailable, "Docker is away".to_owned())
@@ -101,6 +112,10 @@ impl Backend for FakeBackend {
             true => Removal::Remaining(vec!["volume k3nest-team-dev-data-12345678".into()]),
             false => Removal::Gone,
         })
+    }
+
+    async fn engine_id(&self) -> Result<String, EngineError> {
+        self.away().map(|()| self.engine.lock().unwrap().clone())
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {
