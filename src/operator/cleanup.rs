@@ -4,6 +4,7 @@
 use kube::{ResourceExt, runtime::events::EventType};
 
 use super::{
+    adoption,
     backend::Backend,
     context::{Context, now},
     error::ReconcileError,
@@ -78,7 +79,7 @@ enum Held {
     Engine(#[from] EngineError),
 }
 
-/// Removes what is its own, on the engine that it lives on.
+/// Removes what is its own, and what it has adopted.
 async fn remove<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Removal, Held> {
     if let Some(recorded) = ctx.former(cluster).engine_id {
         let here = ctx.backend.engine_id().await?;
@@ -86,7 +87,13 @@ async fn remove<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Re
             return Err(Held::Elsewhere(elsewhere(&recorded, &here)));
         }
     }
-    Ok(ctx.backend.remove(&ctx.identity(cluster)).await?)
+    let mut remaining = Vec::new();
+    for identity in adoption::going(cluster, ctx).await? {
+        if let Removal::Remaining(left) = ctx.backend.remove(&identity).await? {
+            remaining.extend(left);
+        }
+    }
+    Ok(if remaining.is_empty() { Removal::Gone } else { Removal::Remaining(remaining) })
 }
 
 fn elsewhere(recorded: &str, here: &str) -> Blocked {
@@ -129,7 +136,7 @@ async fn say_what_stays<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>, resu
         Err(error) => format!(
             "abandoned; what stays in Docker could not be listed ({error}); find it by the label {}={}",
             label::OWNER,
-            cluster.uid().unwrap_or_default()
+            cluster.docker_uid()
         ),
     };
     tracing::warn!(cluster = %ctx.identity(cluster), note, "let go");

@@ -5,6 +5,7 @@
 //! [`Observed`]; [`removal`] is the plan for nothing. [`image_plan`] says which images nodes lack, [`judge`] whose
 //! objects nobody looks after any more.
 
+mod adopt;
 mod allocate;
 mod desired;
 mod diff;
@@ -22,6 +23,7 @@ mod want;
 #[cfg(test)]
 mod tests;
 
+pub use adopt::adopt;
 pub use allocate::{
     HostFacts, addresses_in, allocate, allocate_guest, names_port, next_guest, next_port, next_subnet,
     parse_routes, pick_address, port_taken,

@@ -9,7 +9,7 @@ use k3nest::{
     engine::{EngineError, EngineEvent},
     k3s::Access,
     operator::Backend,
-    plan::{InternalAccess, Sensitive},
+    plan::{InternalAccess, Sensitive, Volume},
     reconcile::{Import, Outcome, Removal, Request},
 };
 
@@ -38,6 +38,9 @@ pub struct FakeBackend {
     pub removals: Mutex<Vec<Identity>>,
     /// Which engine it is.
     pub engine: Mutex<String>,
+    /// The records on it, and who else has something there.
+    pub records: Mutex<Vec<Volume>>,
+    pub owners: Mutex<Vec<Identity>>,
 }
 
 impl FakeBackend {
@@ -47,6 +50,8 @@ impl FakeBackend {
             steps: Mutex::default(),
             removals: Mutex::default(),
             engine: Mutex::new(ENGINE.into()),
+            records: Mutex::default(),
+            owners: Mutex::default(),
         }
     }
 
@@ -116,6 +121,15 @@ impl Backend for FakeBackend {
 
     async fn engine_id(&self) -> Result<String, EngineError> {
         self.away().map(|()| self.engine.lock().unwrap().clone())
+    }
+
+    async fn records(&self) -> Result<Vec<Volume>, EngineError> {
+        self.away().map(|()| self.records.lock().unwrap().clone())
+    }
+
+    async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
+        let owners = self.owners.lock().unwrap();
+        self.away().map(|()| owners.iter().filter(|owner| owner.uid == uid).cloned().collect())
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

@@ -1,5 +1,6 @@
 //! The operator against a mock API server and a scripted Docker host, scenario by scenario.
 
+mod adoption;
 mod api;
 mod backend;
 
