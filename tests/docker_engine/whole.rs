@@ -157,7 +157,7 @@ async fn clusters_of_an_instance_are_told_apart() {
     assert_eq!(all[&neighbour].volumes[0].name, theirs.name);
     // And found by their uid alone
     for identity in [&world.identity, &neighbour] {
-        assert_eq!(owners(&world.engine, &identity.uid).await.unwrap(), [identity.clone()]);
+        assert_eq!(owners(&world.engine, &identity.uid).await.unwrap(), std::slice::from_ref(identity));
     }
     assert_eq!(owners(&world.engine, &world.identity.instance).await.unwrap(), []);
 }

@@ -127,7 +127,7 @@ async fn what_may_not_be_adopted_is_said_and_left_alone() {
 
         // And deletion takes nothing but its own
         given.deleted().reconciled().await.unwrap();
-        assert_eq!(given.removed(), [own.clone()], "{reason}");
+        assert_eq!(given.removed(), std::slice::from_ref(&own), "{reason}");
         assert_eq!(given.finalizers(), json!([]));
     }
 }
