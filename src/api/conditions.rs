@@ -17,6 +17,8 @@ pub mod condition {
     pub const PAUSED: &str = "Paused";
     /// The Docker host can run such nodes.
     pub const HOST_COMPATIBLE: &str = "HostCompatible";
+    /// Its objects in Docker are those of the uid that an annotation names.
+    pub const ADOPTED: &str = "Adopted";
 }
 
 /// Why a condition is as it is.
@@ -66,6 +68,16 @@ pub enum Reason {
     EngineError,
     /// This is another Docker engine than the one the cluster lives on.
     EngineMismatch,
+    /// What the annotation asks to adopt is no uid.
+    AdoptionInvalid,
+    /// Nothing of the owner to adopt is on this engine.
+    AdoptionNotFound,
+    /// The owner to adopt is a cluster of another name or namespace.
+    AdoptionMismatch,
+    /// What is to be adopted has somebody who looks after it, or the resource has objects already.
+    AdoptionConflict,
+    /// Objects of a former uid are this cluster's.
+    Adopted,
     /// No server's data is left.
     DataLost,
     /// The host cannot run this version of k3s.
@@ -102,6 +114,11 @@ impl Reason {
             Self::EngineUnavailable => "EngineUnavailable",
             Self::EngineError => "EngineError",
             Self::EngineMismatch => "EngineMismatch",
+            Self::AdoptionInvalid => "AdoptionInvalid",
+            Self::AdoptionNotFound => "AdoptionNotFound",
+            Self::AdoptionMismatch => "AdoptionMismatch",
+            Self::AdoptionConflict => "AdoptionConflict",
+            Self::Adopted => "Adopted",
             Self::DataLost => "DataLost",
             Self::HostIncompatible => "HostIncompatible",
             Self::HostCompatible => "HostCompatible",
@@ -125,6 +142,10 @@ impl Reason {
                 | Self::SubnetUnavailable
                 | Self::NetworkUnusable
                 | Self::EngineMismatch
+                | Self::AdoptionInvalid
+                | Self::AdoptionNotFound
+                | Self::AdoptionMismatch
+                | Self::AdoptionConflict
                 | Self::DataLost
                 | Self::HostIncompatible
         )

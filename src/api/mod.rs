@@ -4,6 +4,7 @@
 //! A rule that CEL can say is written once, next to its field, and reaches users twice: the API
 //! server enforces it from the CRD, and [`validate`] evaluates the same CRD schema for the CLI.
 
+mod adoption;
 mod cluster;
 mod conditions;
 mod identity;
@@ -14,6 +15,7 @@ mod quantity;
 mod status;
 pub mod validate;
 
+pub use adoption::*;
 pub use cluster::*;
 pub use conditions::*;
 pub use identity::*;
@@ -35,3 +37,7 @@ pub const FINALIZER: &str = "k3nest.dev/cluster";
 /// Annotation with which a person lets a cluster go although its Docker engine cannot be reached.
 /// What stays behind is listed in an Event.
 pub const ABANDON_ANNOTATION: &str = "k3nest.dev/abandon";
+
+/// Annotation with which a resource that was created again says whose objects in Docker are its own:
+/// the uid that it had before.
+pub const ADOPT_ANNOTATION: &str = "k3nest.dev/adopt";

@@ -15,7 +15,8 @@ pub struct K3sClusterStatus {
     /// One word for people; scripts read the conditions.
     #[serde(default)]
     pub phase: Phase,
-    /// Ready, Available, Reconciling, Stalled, Paused and HostCompatible.
+    /// Ready, Available, Reconciling, Stalled, Paused, HostCompatible and, where another uid's
+    /// objects were adopted, Adopted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -106,7 +106,7 @@ pub async fn gone(
         };
         if tokio::time::timeout_at(deadline, tokio::time::sleep(PAUSE)).await.is_err() {
             return Err(CliError::NotInTime(format!(
-                "{identity} is not gone after {timeout:?}: {}; then run delete again",
+                "{identity} is not gone after {timeout:?}: {}; then run the same command again",
                 in_short(&left)
             )));
         }

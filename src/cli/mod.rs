@@ -1,6 +1,7 @@
 //! The edge towards a person: verbs, progress, output and exit codes.
 
 mod apply;
+mod confirm;
 mod delete;
 mod diff;
 mod files;
@@ -9,6 +10,7 @@ mod image;
 mod kubeconfig;
 mod output;
 mod progress;
+mod prune;
 mod session;
 pub mod up;
 
@@ -34,6 +36,7 @@ use crate::{api::K3sCluster, operator};
   k3nest kubeconfig merge dev        then: kubectl --context k3nest-dev get nodes
   k3nest image import app:dev --cluster dev
   k3nest delete dev
+  k3nest prune                       what is left of clusters whose host cluster is gone
 
 Exit codes: 0 done, 1 differences (diff), 2 bad input, 3 not Ready in time, 4 failed, 5 Docker does not answer,
 130 interrupted."
@@ -63,6 +66,8 @@ enum Verb {
     Up(up::UpArgs),
     /// Remove what up has made: the operator's clusters, then the host cluster
     Down(up::DownArgs),
+    /// List what clusters that nobody looks after any more left in Docker; with --remove, remove it
+    Prune(prune::PruneArgs),
     /// Run the operator (inside a host cluster)
     Operator(operator::OperatorArgs),
     /// Print the custom resource definitions
@@ -189,6 +194,7 @@ impl Cli {
             Verb::Kubeconfig(args) => kubeconfig::run(&self.engine, args).await,
             Verb::Up(args) => up::up(&self.engine, args).await,
             Verb::Down(args) => up::down(&self.engine, args).await,
+            Verb::Prune(args) => prune::run(&self.engine, args).await,
             Verb::Operator(args) => operator::run(args).await.map_err(|e| CliError::Failed(e.to_string())),
             Verb::Crds => print_crds(),
             Verb::Version => {

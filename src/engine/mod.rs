@@ -11,7 +11,7 @@ pub use docker::Docker;
 pub(crate) use docker::engine_info;
 pub use error::{EngineError, Result};
 pub use execute::{Failure, FileSource, Report, execute};
-pub use observe::{observe, observe_all};
+pub use observe::{observe, observe_all, owners};
 
 use std::{future::Future, time::Duration};
 

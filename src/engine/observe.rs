@@ -1,6 +1,6 @@
 //! What exists of a cluster, from three list calls and no inspection of single objects.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Engine, Result, Scope};
 use crate::{
@@ -57,6 +57,21 @@ pub async fn observe_all<E: Engine>(
         }
     }
     Ok(clusters)
+}
+
+/// Everybody who has objects under `uid`: one cluster, unless somebody has made labels by hand.
+///
+/// # Errors
+/// As [`observe`].
+pub async fn owners<E: Engine>(engine: &E, uid: &str) -> Result<Vec<Identity>> {
+    let scope = Scope::Labels(vec![label::INSTANCE.to_owned(), format!("{}={uid}", label::OWNER)]);
+    let found = lists(engine, &scope).await?;
+    let containers = found.containers.iter().map(|c| &c.labels);
+    let labels = containers
+        .chain(found.volumes.iter().map(|v| &v.labels))
+        .chain(found.networks.iter().map(|n| &n.labels));
+    let all: BTreeSet<Identity> = labels.filter_map(|labels| owner(None, labels)).collect();
+    Ok(all.into_iter().filter(|owner| owner.uid == uid).collect())
 }
 
 /// The three lists at once, in an order of their own, so that the same world looks the same.

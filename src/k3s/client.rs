@@ -151,7 +151,7 @@ fn not_ready(url: &str, error: &kube::Error) -> String {
 
 /// The innermost reason, without the system's number for it: the outer ones only say that a request
 /// failed.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

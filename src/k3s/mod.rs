@@ -8,6 +8,7 @@ mod node;
 mod render;
 
 pub use access::{Access, AccessError};
+pub(crate) use client::root_cause;
 pub use client::{ClusterApi, Network};
 pub use images::{IMPORT_IMAGES, is_out_of_space, last_words, list_images, list_names, parse_images};
 pub use node::NodeFacts;

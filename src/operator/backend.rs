@@ -14,10 +14,10 @@ use futures::Stream;
 use jiff::Timestamp;
 
 use crate::{
-    api::Identity,
-    engine::{Engine, EngineError, EngineEvent, Scope},
+    api::{Identity, Role, label},
+    engine::{Engine, EngineError, EngineEvent, Scope, owners},
     k3s::{Access, ClusterApi},
-    plan::{Container, InternalAccess},
+    plan::{Container, InternalAccess, Volume},
     reconcile::{self, Import, Outcome, Removal, Request, World},
 };
 
@@ -35,6 +35,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes everything of a cluster.
     fn remove(&self, identity: &Identity) -> impl Future<Output = Result<Removal, EngineError>> + Send;
+
+    /// Which engine this is.
+    fn engine_id(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
+
+    /// The record volumes of all clusters on the engine, whoever looks after them. One list.
+    fn records(&self) -> impl Future<Output = Result<Vec<Volume>, EngineError>> + Send;
+
+    /// Everybody who has objects under `uid`.
+    fn owners(&self, uid: &str) -> impl Future<Output = Result<Vec<Identity>, EngineError>> + Send;
 
     /// How Pods of the host cluster reach nested APIs. Found out once for each connection.
     fn internal(&self) -> impl Future<Output = Result<InternalAccess, EngineError>> + Send;
@@ -92,6 +101,19 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
 
     async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
         reconcile::remove(&self.world, identity).await
+    }
+
+    async fn engine_id(&self) -> Result<String, EngineError> {
+        Ok(self.world.engine.info().await?.id)
+    }
+
+    async fn records(&self) -> Result<Vec<Volume>, EngineError> {
+        let label = format!("{}={}", label::ROLE, Role::Record.as_str());
+        self.world.engine.list_volumes(&Scope::Labels(vec![label])).await
+    }
+
+    async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
+        owners(&self.world.engine, uid).await
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

@@ -4,6 +4,7 @@
 use kube::{ResourceExt, runtime::events::EventType};
 
 use super::{
+    adoption,
     backend::Backend,
     context::{Context, now},
     error::ReconcileError,
@@ -11,7 +12,7 @@ use super::{
     status::{announce, deleting, write},
 };
 use crate::{
-    api::{ABANDON_ANNOTATION, Blocked, K3sCluster, Phase, Reason},
+    api::{ABANDON_ANNOTATION, Blocked, K3sCluster, Phase, Reason, label},
     engine::EngineError,
     reconcile::{Removal, WAITING},
 };
@@ -37,7 +38,7 @@ pub(super) async fn cleanup<B: Backend>(
         )
         .await?;
     }
-    let result = ctx.backend.remove(&identity).await;
+    let result = remove(cluster, ctx).await;
     if let Err(error) = &result {
         ctx.metrics.engine_failed("remove");
         tracing::warn!(cluster = %identity, %error, "cannot be removed");
@@ -50,7 +51,12 @@ pub(super) async fn cleanup<B: Backend>(
             report(cluster, ctx, Blocked::new(Reason::Deleting, format!("still there: {left}"))).await?;
             return Err(ReconcileError::Remaining(left));
         }
-        Err(error) => {
+        Err(Held::Elsewhere(blocked)) => {
+            let message = blocked.message.clone();
+            report(cluster, ctx, blocked).await?;
+            return Err(ReconcileError::Elsewhere(message));
+        }
+        Err(Held::Engine(error)) => {
             report(cluster, ctx, away(&error)).await?;
             return Err(error.into());
         }
@@ -60,6 +66,43 @@ pub(super) async fn cleanup<B: Backend>(
     ctx.metrics.count(Label::Ok, Reason::Deleting.as_str());
     tracing::info!(cluster = %identity, "removed");
     Ok(())
+}
+
+/// Why nothing could be removed.
+#[derive(Debug, thiserror::Error)]
+enum Held {
+    /// The cluster lives on another engine: that nothing of it is here says nothing.
+    #[error("{0}")]
+    Elsewhere(Blocked),
+    /// Docker could not be asked.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// Removes what is its own, and what it has adopted.
+async fn remove<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Removal, Held> {
+    if let Some(recorded) = ctx.former(cluster).engine_id {
+        let here = ctx.backend.engine_id().await?;
+        if here != recorded {
+            return Err(Held::Elsewhere(elsewhere(&recorded, &here)));
+        }
+    }
+    let mut remaining = Vec::new();
+    for identity in adoption::going(cluster, ctx).await? {
+        if let Removal::Remaining(left) = ctx.backend.remove(&identity).await? {
+            remaining.extend(left);
+        }
+    }
+    Ok(if remaining.is_empty() { Removal::Gone } else { Removal::Remaining(remaining) })
+}
+
+fn elsewhere(recorded: &str, here: &str) -> Blocked {
+    Blocked::new(
+        Reason::EngineMismatch,
+        format!(
+            "the cluster lives on Docker engine {recorded}, and this is {here}: deletion waits for that engine; to let go of it and leave its objects behind, annotate it with {ABANDON_ANNOTATION}=true"
+        ),
+    )
 }
 
 fn abandoned(cluster: &K3sCluster) -> bool {
@@ -86,18 +129,14 @@ async fn report<B: Backend>(
 }
 
 /// The last word about an abandoned cluster: what of it stays.
-async fn say_what_stays<B: Backend>(
-    cluster: &K3sCluster,
-    ctx: &Context<B>,
-    result: &Result<Removal, EngineError>,
-) {
+async fn say_what_stays<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>, result: &Result<Removal, Held>) {
     let note = match result {
         Ok(Removal::Gone) => return,
         Ok(Removal::Remaining(left)) => format!("abandoned; these stay in Docker: {}", listed(left)),
         Err(error) => format!(
             "abandoned; what stays in Docker could not be listed ({error}); find it by the label {}={}",
-            crate::api::label::OWNER,
-            cluster.uid().unwrap_or_default()
+            label::OWNER,
+            cluster.docker_uid()
         ),
     };
     tracing::warn!(cluster = %ctx.identity(cluster), note, "let go");

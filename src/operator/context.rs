@@ -2,13 +2,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt,
-    runtime::events::{Recorder, Reporter},
+    runtime::{
+        events::{Recorder, Reporter},
+        reflector::Store,
+    },
 };
 
 use super::{
@@ -43,6 +46,7 @@ pub struct Context<B> {
     pub(super) written: Written,
     pub(super) wake: Wake,
     pub(super) nested: Nested,
+    clusters: OnceLock<Store<K3sCluster>>,
 }
 
 impl<B: Backend> Context<B> {
@@ -68,10 +72,21 @@ impl<B: Backend> Context<B> {
             written: Written::default(),
             wake: Wake::default(),
             nested: Nested::default(),
+            clusters: OnceLock::new(),
         }
     }
 
-    /// Who `cluster` is in Docker.
+    /// Brings the clusters that this API server has, as its watch keeps them.
+    pub fn know(&self, clusters: Store<K3sCluster>) {
+        // A second one would say the same.
+        let _ = self.clusters.set(clusters);
+    }
+
+    pub(super) fn clusters_known(&self) -> Option<&Store<K3sCluster>> {
+        self.clusters.get()
+    }
+
+    /// Who `cluster` is by itself, which in Docker is somebody else where it adopts.
     pub fn identity(&self, cluster: &K3sCluster) -> Identity {
         Identity {
             instance: self.instance.clone(),

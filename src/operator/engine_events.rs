@@ -8,10 +8,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use kube::{
-    ResourceExt,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{backend::Backend, backoff::BackOff, context::Context, server::Health};
@@ -177,10 +174,10 @@ fn woken_by(
 /// Container events carry the label; the names of volumes and networks end in the suffix.
 fn owner_of(event: &EngineEvent, clusters: &Store<K3sCluster>) -> Option<Arc<K3sCluster>> {
     match &event.owner {
-        Some(owner) => clusters.find(|cluster| cluster.metadata.uid.as_ref() == Some(owner)),
+        Some(owner) => clusters.find(|cluster| uids(cluster).contains(&owner.as_str())),
         None => {
             let (_, tail) = event.name.rsplit_once('-')?;
-            clusters.find(|cluster| suffix(cluster) == tail)
+            clusters.find(|cluster| uids(cluster).into_iter().any(|uid| suffix(uid) == tail))
         }
     }
 }
@@ -223,8 +220,13 @@ fn matters(event: &EngineEvent) -> bool {
     }
 }
 
-fn suffix(cluster: &K3sCluster) -> String {
-    let uid = cluster.uid().unwrap_or_default();
+/// The uids that its objects may carry: its own, and the one that it adopts.
+fn uids(cluster: &K3sCluster) -> [&str; 2] {
+    [cluster.docker_uid(), cluster.metadata.uid.as_deref().unwrap_or_default()]
+}
+
+fn suffix(uid: &str) -> String {
+    let uid = uid.to_owned();
     Identity { instance: String::new(), uid, namespace: String::new(), name: String::new() }.suffix()
 }
 
@@ -233,7 +235,7 @@ mod tests {
     use kube::runtime::{reflector, watcher};
 
     use super::*;
-    use crate::api::{K3sClusterSpec, set_condition};
+    use crate::api::{ADOPT_ANNOTATION, K3sClusterSpec, set_condition};
 
     const UID: &str = "12345678-9abc-4def-8000-000000000000";
 
@@ -302,6 +304,28 @@ mod tests {
         assert_eq!((heard, took), (1210, 20 + 29 + SILENCE.as_secs()));
         let (_, heard, _) = heard_of(Vec::new(), 1000).await;
         assert_eq!(heard, 1000);
+    }
+
+    #[test]
+    fn objects_of_a_former_uid_wake_the_cluster_that_adopts_them() {
+        let (store, mut writer) = reflector::store();
+        let mut cluster = K3sCluster::new("dev", K3sClusterSpec::default());
+        cluster.metadata.namespace = Some("team".into());
+        cluster.metadata.uid = Some(UID.into());
+        let former = "87654321-9abc-4def-8000-000000000000";
+        cluster.metadata.annotations = Some([(ADOPT_ANNOTATION.to_owned(), former.to_owned())].into());
+        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
+        let backoff = BackOff::default();
+        let woken = |event: &EngineEvent| woken_by(event, &store, &backoff).len();
+        for uid in [former, UID] {
+            assert_eq!(woken(&event("container", "die", "any", Some(uid))), 1, "{uid}");
+            let name = format!("k3nest-team-dev-data-{}", &uid[..8]);
+            assert_eq!(woken(&event("volume", "destroy", &name, None)), 1, "{name}");
+        }
+        assert_eq!(woken(&event("container", "die", "any", Some("another"))), 0);
+        // Its waits are kept by the resource.
+        backoff.failed(UID);
+        assert_eq!(woken(&event("container", "die", "any", Some(former))), 0);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub enum ReconcileError {
     /// Objects of a deleted cluster are still there.
     #[error("still there: {0}")]
     Remaining(String),
+    /// Objects of a deleted cluster are on an engine that this is not.
+    #[error("{0}")]
+    Elsewhere(String),
     /// The engine could not be asked.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -57,6 +60,7 @@ impl ReconcileError {
         match self {
             Self::Host { .. } => "HostApi",
             Self::Remaining(_) => "Remaining",
+            Self::Elsewhere(_) => "EngineMismatch",
             Self::Engine(_) => "Engine",
             Self::Finalizer(_) => "Finalizer",
         }

@@ -1,9 +1,10 @@
 //! The edge towards a host cluster: one acting controller, keyed by cluster.
 //!
 //! [`triggers`], [`engine_events`] and [`nested`] wake clusters, [`reconcile`] takes one of them a step
-//! further (dereference → step → publish → status), [`cleanup`] sees deletions through, and
-//! [`server`] tells how it goes.
+//! further (dereference → step → publish → status) under the identity that [`adoption`] finds,
+//! [`cleanup`] sees deletions through, and [`server`] tells how it goes.
 
+mod adoption;
 mod args;
 mod backend;
 mod backoff;
@@ -82,6 +83,7 @@ async fn run_with<B: Backend>(
     let ctx = Arc::new(Context::new(client, backend, instance, args, metrics.clone()));
     let (wake, woken) = mpsc::channel(engine_events::BUFFER);
     ctx.wake.through(wake.clone());
+    ctx.know(clusters.clone());
 
     let server =
         server::serve(args.metrics_address, health.clone(), metrics, clusters.clone(), told(stopped.clone()))

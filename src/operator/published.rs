@@ -38,12 +38,13 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(identity: Identity) -> Self {
+    /// `uid` is the resource's own, also where its objects in Docker carry another.
+    pub(super) fn new(identity: Identity, uid: String) -> Self {
         let reference = OwnerReference {
             api_version: K3sCluster::api_version(&()).into(),
             kind: K3sCluster::kind(&()).into(),
             name: identity.name.clone(),
-            uid: identity.uid.clone(),
+            uid,
             controller: Some(true),
             // Would need rights to k3sclusters/finalizers on some clusters, for nothing: the
             // finalizer keeps the cluster already.
@@ -54,7 +55,7 @@ impl Owner {
 
     /// Whether an object is this cluster's.
     pub(super) fn owns(&self, metadata: &ObjectMeta) -> bool {
-        metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.identity.uid)
+        metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.reference.uid)
     }
 
     pub(super) fn secret_name(&self) -> String {
@@ -68,7 +69,7 @@ impl Owner {
 
     fn metadata(&self, name: String, labels: &[(&str, &str)]) -> ObjectMeta {
         let common = [
-            (label::OWNER, self.identity.uid.as_str()),
+            (label::OWNER, self.reference.uid.as_str()),
             (label::NAME, self.identity.name.as_str()),
             ("app.kubernetes.io/managed-by", "k3nest"),
         ];

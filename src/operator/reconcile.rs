@@ -15,6 +15,7 @@ use kube::runtime::{
 };
 
 use super::{
+    adoption,
     backend::Backend,
     cleanup::cleanup,
     context::{Context, namespace, now},
@@ -50,6 +51,7 @@ pub async fn reconcile<B: Backend>(
     ctx: Arc<Context<B>>,
 ) -> Result<Action, ReconcileError> {
     let started = Instant::now();
+    // Waits are kept by the resource, whatever it adopts.
     let uid = ctx.identity(&cluster).uid;
     let result = finalizer(&ctx.clusters(&cluster), FINALIZER, cluster.clone(), |turn| async {
         match turn {
@@ -108,8 +110,14 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>) -> Resul
         ctx.metrics.count(Label::Ok, Reason::Paused.as_str());
         return Ok(Next::Resync);
     }
-    let owner = Owner::new(ctx.identity(cluster));
-    let (inputs, existing) = match prepare(cluster, ctx, &owner).await? {
+    let own = ctx.identity(cluster);
+    let adoption = adoption::identity(cluster, ctx).await;
+    let owner = Owner::new(adoption.clone().unwrap_or_else(|_| own.clone()), own.uid);
+    let prepared = match &adoption {
+        Ok(_) => prepare(cluster, ctx, &owner).await?,
+        Err(blocked) => Err(blocked.clone()),
+    };
+    let (inputs, existing) = match prepared {
         Ok((inputs, existing)) => (Ok(inputs), Some(existing)),
         Err(blocked) => (Err(blocked), None),
     };
@@ -134,6 +142,7 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>) -> Resul
         outcome.status.internal_endpoint = former.internal_endpoint.clone();
     }
     outcome.status.observed_generation = generation;
+    status::tell_adoption(&mut outcome.status, cluster, &adoption, now());
     status::write(ctx, cluster, &former, &outcome.status).await?;
     let published = published?;
 
@@ -222,7 +231,8 @@ fn request<B: Backend>(
 /// When to come back. Trouble is retried with back-off, but for what only a changed spec, Secret
 /// or ConfigMap can mend: their watches tell.
 fn next(outcome: &Outcome, published: &publish::Published) -> Next {
-    let watched = [Reason::InvalidSpec, Reason::HostPathDenied, Reason::ReferenceMissing];
+    let watched =
+        [Reason::InvalidSpec, Reason::HostPathDenied, Reason::ReferenceMissing, Reason::AdoptionInvalid];
     let images = [Reason::ImageMissing, Reason::NodeOutOfSpace];
     let is = |reasons: &[Reason], word: &str| reasons.iter().any(|reason| reason.as_str() == word);
     match trouble(&outcome.status) {

@@ -19,7 +19,10 @@ use super::{
     published::secret_name,
 };
 use crate::{
-    api::{Blocked, K3sCluster, K3sClusterStatus, LocalRef, Phase, Reason, condition, set_condition},
+    api::{
+        ADOPT_ANNOTATION, Blocked, Identity, K3sCluster, K3sClusterStatus, LocalRef, Phase, Reason, adopts,
+        condition, set_condition,
+    },
     reconcile::node_news,
 };
 
@@ -52,6 +55,32 @@ pub(super) fn complete(status: &mut K3sClusterStatus, name: &str, published: &Pu
             available.reason = reason;
         }
     }
+}
+
+/// Says whose objects in Docker are this cluster's, where its annotation names somebody.
+pub(super) fn tell_adoption(
+    status: &mut K3sClusterStatus,
+    cluster: &K3sCluster,
+    adoption: &Result<Identity, Blocked>,
+    now: Timestamp,
+) {
+    if adopts(&cluster.metadata).is_none() {
+        status.conditions.retain(|c| c.type_ != condition::ADOPTED);
+        return;
+    }
+    let (value, reason, message) = match adoption {
+        Ok(Identity { instance, uid, .. }) => {
+            let message = format!(
+                "its objects in Docker are those of owner {uid}, instance {instance}; annotation {ADOPT_ANNOTATION} stays for its life"
+            );
+            (true, Reason::Adopted, message)
+        }
+        // Nothing was found out: what was said last still stands.
+        Err(blocked) if blocked.reason == Reason::EngineUnavailable => return,
+        Err(blocked) => (false, blocked.reason, blocked.message.clone()),
+    };
+    let generation = cluster.metadata.generation;
+    set_condition(&mut status.conditions, condition::ADOPTED, Some(value), reason, message, generation, now);
 }
 
 /// The report of a cluster that is left alone: as it was, but for saying so.
@@ -182,7 +211,13 @@ struct Transition {
 
 /// What changed between two reports that people want to hear of, one for each reason.
 fn transitions(former: &K3sClusterStatus, status: &K3sClusterStatus) -> BTreeMap<String, Transition> {
-    let told = [condition::READY, condition::AVAILABLE, condition::STALLED, condition::HOST_COMPATIBLE];
+    let told = [
+        condition::READY,
+        condition::AVAILABLE,
+        condition::STALLED,
+        condition::HOST_COMPATIBLE,
+        condition::ADOPTED,
+    ];
     let mut found = BTreeMap::new();
     for now in status.conditions.iter().filter(|c| told.contains(&c.type_.as_str())) {
         let before = former.conditions.iter().find(|c| c.type_ == now.type_);
@@ -199,15 +234,21 @@ fn transitions(former: &K3sClusterStatus, status: &K3sClusterStatus) -> BTreeMap
 fn worth_telling(now: &Condition, before: Option<&Condition>) -> bool {
     match now.type_.as_str() {
         condition::READY => true,
-        condition::STALLED => now.status == "True",
+        condition::STALLED | condition::ADOPTED => now.status == "True",
         condition::AVAILABLE => now.status == "False" && before.is_some_and(|b| b.status == "True"),
         _ => now.status == "False",
     }
 }
 
 fn is_trouble(condition: &Condition) -> bool {
-    let calm =
-        [Reason::Ready, Reason::Progressing, Reason::WaitingForNodes, Reason::Deleting, Reason::Paused];
+    let calm = [
+        Reason::Ready,
+        Reason::Progressing,
+        Reason::WaitingForNodes,
+        Reason::Deleting,
+        Reason::Paused,
+        Reason::Adopted,
+    ];
     !calm.iter().any(|reason| reason.as_str() == condition.reason)
 }
 

@@ -2,8 +2,10 @@
 //!
 //! [`allocate`] picks once what is kept for life (subnet, ports) into a [`Record`]; [`desired`]
 //! says exactly what should exist; [`diff`] says what to do about the difference to what is
-//! [`Observed`]; [`removal`] is the plan for nothing. [`image_plan`] says which images nodes lack.
+//! [`Observed`]; [`removal`] is the plan for nothing. [`image_plan`] says which images nodes lack, [`judge`] whose
+//! objects nobody looks after any more.
 
+mod adopt;
 mod allocate;
 mod desired;
 mod diff;
@@ -11,6 +13,7 @@ mod hash;
 mod host;
 mod images;
 mod observed;
+mod prune;
 mod record;
 mod removal;
 mod sensitive;
@@ -20,6 +23,7 @@ mod want;
 #[cfg(test)]
 mod tests;
 
+pub use adopt::adopt;
 pub use allocate::{
     HostFacts, addresses_in, allocate, allocate_guest, names_port, next_guest, next_port, next_subnet,
     parse_routes, pick_address, port_taken,
@@ -33,6 +37,7 @@ pub use images::{
     image_plan, image_repository,
 };
 pub use observed::*;
+pub use prune::{Answer, ApiServer, Belongings, RecordState, Standing, Verdict, judge};
 pub use record::*;
 pub use removal::removal;
 pub use sensitive::Sensitive;

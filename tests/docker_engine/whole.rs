@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use k3nest::{
     api::{Protocol, Role},
-    engine::{Engine, EngineError, observe_all},
+    engine::{Engine, EngineError, observe_all, owners},
     plan::{
         Action, Attachment, ContainerState, FileWant, GuestAddress, Mount, MountSource, Publish, Sensitive,
     },
@@ -155,4 +155,9 @@ async fn clusters_of_an_instance_are_told_apart() {
     assert_eq!(all.keys().collect::<HashSet<_>>(), [&world.identity, &neighbour].into());
     assert_eq!(all[&world.identity], world.observe().await);
     assert_eq!(all[&neighbour].volumes[0].name, theirs.name);
+    // And found by their uid alone
+    for identity in [&world.identity, &neighbour] {
+        assert_eq!(owners(&world.engine, &identity.uid).await.unwrap(), std::slice::from_ref(identity));
+    }
+    assert_eq!(owners(&world.engine, &world.identity.instance).await.unwrap(), []);
 }

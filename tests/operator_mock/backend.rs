@@ -9,12 +9,15 @@ use k3nest::{
     engine::{EngineError, EngineEvent},
     k3s::Access,
     operator::Backend,
-    plan::{InternalAccess, Sensitive},
+    plan::{InternalAccess, Sensitive, Volume},
     reconcile::{Import, Outcome, Removal, Request},
 };
 
 /// What must never be seen outside the kubeconfig Secret.
 pub const KEY: &str = "PRIVATE-KEY-OF-THE-ADMINISTRATOR";
+
+/// The engine, unless a test says otherwise.
+pub const ENGINE: &str = "ENGINE-A";
 
 /// What the engine is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +36,23 @@ pub struct FakeBackend {
     pub scenario: Mutex<Scenario>,
     pub steps: Mutex<Vec<Request>>,
     pub removals: Mutex<Vec<Identity>>,
+    /// Which engine it is.
+    pub engine: Mutex<String>,
+    /// The records on it, and who else has something there.
+    pub records: Mutex<Vec<Volume>>,
+    pub owners: Mutex<Vec<Identity>>,
 }
 
 impl FakeBackend {
     pub fn new(scenario: Scenario) -> Self {
-        Self { scenario: Mutex::new(scenario), steps: Mutex::default(), removals: Mutex::default() }
+        Self {
+            scenario: Mutex::new(scenario),
+            steps: Mutex::default(),
+            removals: Mutex::default(),
+            engine: Mutex::new(ENGINE.into()),
+            records: Mutex::default(),
+            owners: Mutex::default(),
+        }
     }
 
     fn is(&self, scenario: Scenario) -> bool {
@@ -56,6 +71,7 @@ impl Backend for FakeBackend {
     async fn step(&self, request: &Request, now: Timestamp) -> Outcome {
         self.steps.lock().unwrap().push(request.clone());
         let mut status = request.former.clone();
+        status.engine_id.get_or_insert_with(|| ENGINE.into());
         let (ready, reason, message) = match &request.values {
             Ok(_) if self.is(Scenario::Away) => {
                 (None, Reason::EngineUnavailable, "Docker is away".to_owned())
@@ -101,6 +117,19 @@ impl Backend for FakeBackend {
             true => Removal::Remaining(vec!["volume k3nest-team-dev-data-12345678".into()]),
             false => Removal::Gone,
         })
+    }
+
+    async fn engine_id(&self) -> Result<String, EngineError> {
+        self.away().map(|()| self.engine.lock().unwrap().clone())
+    }
+
+    async fn records(&self) -> Result<Vec<Volume>, EngineError> {
+        self.away().map(|()| self.records.lock().unwrap().clone())
+    }
+
+    async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
+        let owners = self.owners.lock().unwrap();
+        self.away().map(|()| owners.iter().filter(|owner| owner.uid == uid).cloned().collect())
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

@@ -1,5 +1,6 @@
 //! The operator against a mock API server and a scripted Docker host, scenario by scenario.
 
+mod adoption;
 mod api;
 mod backend;
 
@@ -7,14 +8,14 @@ use std::sync::Arc;
 
 use clap::Parser;
 use k3nest::{
-    api::{ABANDON_ANNOTATION, FINALIZER, K3sCluster},
+    api::{ABANDON_ANNOTATION, FINALIZER, Identity, K3sCluster},
     operator::{self, Context, Metrics, OperatorArgs, ReconcileError},
 };
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
 use api::{FakeApi, Write};
-use backend::{FakeBackend, KEY, Scenario};
+use backend::{ENGINE, FakeBackend, KEY, Scenario};
 
 const CLUSTER: &str = "/apis/k3nest.dev/v1alpha1/namespaces/team/k3sclusters/dev";
 const SECRET: &str = "/api/v1/namespaces/team/secrets/dev-kubeconfig";
@@ -84,6 +85,11 @@ impl Given {
 
     fn finalizers(&self) -> Value {
         self.api.get(CLUSTER).unwrap()["metadata"]["finalizers"].clone()
+    }
+
+    /// The identities under which something was removed.
+    fn removed(&self) -> Vec<Identity> {
+        self.ctx.backend.removals.lock().unwrap().clone()
     }
 
     fn steps(&self) -> usize {
@@ -307,7 +313,7 @@ async fn deletion_removes_everything_and_lets_go() {
     let given = Given::new(Scenario::Fine, &[]);
     given.deleted().reconciled().await.unwrap();
     assert_eq!(given.finalizers(), json!([]));
-    let removed = given.ctx.backend.removals.lock().unwrap()[0].clone();
+    let removed = given.removed()[0].clone();
     assert_eq!((removed.uid.as_str(), removed.instance.as_str()), (UID, "instance"));
     assert_eq!(given.steps(), 0);
 }
@@ -344,6 +350,47 @@ async fn deletion_waits_for_docker_and_says_so_once() {
 
     assert!(given.reconciled().await.is_err());
     assert_eq!(paths(&given.api.writes()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn on_another_engine_nothing_is_removed_and_nothing_is_let_go() {
+    let given = Given::new(Scenario::Fine, &[]);
+    given.reconciled().await.unwrap();
+    assert_eq!(given.api.get(CLUSTER).unwrap()["status"]["engineID"], ENGINE);
+    *given.ctx.backend.engine.lock().unwrap() = "ENGINE-B".into();
+    given.api.writes();
+    given.deleted();
+    for _ in 0..2 {
+        assert!(given.reconciled().await.is_err());
+        assert_eq!((given.finalizers(), given.removed()), (json!([FINALIZER]), vec![]));
+    }
+    let ready = given.condition("Ready");
+    assert_eq!(ready["reason"], "EngineMismatch");
+    let message = ready["message"].as_str().unwrap();
+    for word in [ENGINE, "ENGINE-B", ABANDON_ANNOTATION] {
+        assert!(message.contains(word), "{message}");
+    }
+    let told = events(&given.api.writes());
+    assert_eq!(told.iter().filter(|(reason, _)| reason == "EngineMismatch").count(), 1, "{told:?}");
+
+    // Until it is the engine again, or a person lets go
+    given.changed(|c| c["metadata"]["annotations"] = json!({ABANDON_ANNOTATION: "true"}));
+    given.reconciled().await.unwrap();
+    assert_eq!((given.finalizers(), given.removed()), (json!([]), vec![]));
+    let told = events(&given.api.writes());
+    let (_, note) = told.iter().find(|(reason, _)| reason == "Abandoned").unwrap();
+    assert!(note.contains("ENGINE-B") && note.contains(UID), "{note}");
+}
+
+#[tokio::test]
+async fn back_on_its_engine_a_deletion_goes_on() {
+    let given = Given::new(Scenario::Fine, &[]);
+    given.changed(|c| c["status"] = json!({"engineID": ENGINE}));
+    *given.ctx.backend.engine.lock().unwrap() = "ENGINE-B".into();
+    assert!(given.deleted().reconciled().await.is_err());
+    *given.ctx.backend.engine.lock().unwrap() = ENGINE.into();
+    given.reconciled().await.unwrap();
+    assert_eq!((given.finalizers(), given.removed().len()), (json!([]), 1));
 }
 
 #[tokio::test]

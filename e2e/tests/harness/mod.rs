@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod command;
 pub mod daemon;
 pub mod docker;
+pub mod host_api;
 pub mod image;
 pub mod kubectl;
 pub mod mesh;

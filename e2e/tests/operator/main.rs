@@ -18,6 +18,7 @@ mod harness;
 #[path = "../scenarios/bad_input.rs"]
 mod table;
 
+mod adoption;
 mod audit;
 mod bad_input;
 mod deletion;
@@ -53,6 +54,7 @@ const ALL: &[(&str, fn())] = &[
     ("operator::life", life::from_apply_to_delete),
     ("operator::whole", whole::three_and_two),
     ("operator::images", images::are_kept),
+    ("operator::adoption", adoption::of_a_lost_resource),
     ("operator::edits", edits::of_a_living_cluster),
     ("operator::neighbours", neighbours::of_one_name),
     ("operator::bad_input", bad_input::table),

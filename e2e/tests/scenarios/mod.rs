@@ -12,6 +12,7 @@ mod names;
 mod node;
 mod pair;
 mod places;
+mod prune;
 mod secrets;
 mod whole;
 mod words;
@@ -40,6 +41,7 @@ pub const ALL: &[(&str, Scenario)] = &[
     ("cli::half_made", cut::half_made),
     ("cli::taken_names", names::taken_names),
     ("cli::missing_image", crash::missing_image),
+    ("cli::prune", prune::of_lost_instances),
     ("cli::bad_input", bad_input::table),
     ("cli::words", words::words),
 ];

@@ -1,6 +1,6 @@
 //! `k3nest down`: the operator's clusters first, then the host cluster.
 
-use std::{collections::BTreeSet, io::Write, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
 use kube::{
@@ -18,6 +18,7 @@ use crate::{
     api::{Identity, K3sCluster},
     cli::{
         CliError,
+        confirm::confirm,
         delete::gone,
         session::{EngineArgs, Session},
     },
@@ -36,7 +37,7 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
     let resource = host::resource(down.host_file.as_deref())?;
     let host_identity = session.identity(&resource.namespace, &resource.name);
     let tenants = tenants(&session, &host_identity).await?;
-    confirm(&tenants, down.yes)?;
+    ask_for(&tenants, down.yes).await?;
 
     let stages = Stages::new(&["Clusters", "Host cluster"]);
     stages
@@ -95,8 +96,7 @@ async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Identity>, Cl
     Ok(all.keys().filter(|identity| instances.contains(&identity.instance)).cloned().collect())
 }
 
-fn confirm(tenants: &[Identity], yes: bool) -> Result<(), CliError> {
-    use std::io::IsTerminal;
+async fn ask_for(tenants: &[Identity], yes: bool) -> Result<(), CliError> {
     let others: Vec<String> = tenants
         .iter()
         .filter(|t| (t.namespace.as_str(), t.name.as_str()) != (NAMESPACE, NAME))
@@ -106,20 +106,10 @@ fn confirm(tenants: &[Identity], yes: bool) -> Result<(), CliError> {
         return Ok(());
     }
     let list = others.join(", ");
-    if !std::io::stdin().is_terminal() {
-        return Err(CliError::Input(format!(
-            "the operator keeps other clusters, too: {list}; run k3nest down --yes to remove them all"
-        )));
-    }
-    eprint!("The operator keeps other clusters, too: {list}. Remove them all? [y/N] ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|e| CliError::Input(e.to_string()))?;
-    if answer.trim().eq_ignore_ascii_case("y") {
-        Ok(())
-    } else {
-        Err(CliError::Input("nothing was removed".into()))
-    }
+    confirm(&format!("The operator keeps other clusters, too: {list}. Remove them all?"), || {
+        format!("the operator keeps other clusters, too: {list}; run k3nest down --yes to remove them all")
+    })
+    .await
 }
 
 /// Has the operator delete its clusters, and waits until they are gone.

@@ -15,6 +15,7 @@ mod sample;
 mod stage;
 
 pub use down::down;
+pub use host::Host;
 
 use std::{path::PathBuf, time::Duration};
 

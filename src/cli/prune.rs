@@ -1,0 +1,287 @@
+//! `k3nest prune`: what clusters that nobody looks after any more left in Docker.
+
+mod ask;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{
+    CliError, apply,
+    confirm::confirm,
+    delete::gone,
+    output::{Column, Format, print},
+    progress::Progress,
+    session::{EngineArgs, Session, now},
+};
+use crate::{
+    api::{ADOPT_ANNOTATION, Identity, STANDALONE},
+    engine::observe_all,
+    plan::{Belongings, Observed, RecordState, Standing, Verdict, judge},
+};
+
+/// Arguments of `prune`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  k3nest prune                             what is left, of which cluster, and why that is known
+  k3nest prune --remove                    remove what is gone, orphaned or left over
+  k3nest prune --remove --instance ID      only of this instance, also where it cannot be told
+
+An operator's objects are told by the uid of its host cluster, and every API server that can be found is
+asked: each context of the kubeconfig, and host clusters that run on this engine. What a K3sCluster
+stands for is never removed.")]
+pub struct PruneArgs {
+    /// Remove what nobody looks after; without it, only list
+    #[arg(long)]
+    remove: bool,
+
+    /// Only objects of this instance (may be repeated); with --remove also where no API server that
+    /// answered can tell
+    #[arg(long = "instance", value_name = "ID")]
+    instances: Vec<String>,
+
+    /// Kubeconfig whose contexts are asked; those of $KUBECONFIG or ~/.kube/config unless given
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// How to print
+    #[arg(short, long, default_value = "table")]
+    output: Format,
+
+    /// Do not ask before removing
+    #[arg(short, long, requires = "remove")]
+    yes: bool,
+
+    /// How long to try
+    #[arg(long, default_value = "2m", value_parser = apply::duration)]
+    timeout: Duration,
+}
+
+/// One owner's objects, and what is to be said of them.
+struct Owner {
+    found: Belongings,
+    verdict: Verdict,
+}
+
+pub async fn run(args: &EngineArgs, prune: PruneArgs) -> Result<(), CliError> {
+    let session = Session::open(args).await?;
+    let owners = survey(&session, &prune).await?;
+    if prune.remove { remove(&session, &prune, owners).await } else { list(&prune, &owners) }
+}
+
+/// Everything on the engine that `prune` may speak of. Docker is asked first and the API servers
+/// afterwards, so that every object's resource is older than the answer.
+async fn survey(session: &Session, prune: &PruneArgs) -> Result<Vec<Owner>, CliError> {
+    let all = observe_all(&session.docker, None).await?;
+    let servers = ask::api_servers(session, &all, prune.kubeconfig.as_deref()).await?;
+    let named = |identity: &Identity| prune.names(&identity.instance);
+    Ok(by_owner(all)
+        .into_iter()
+        .filter(|(identity, _)| prune.instances.is_empty() || named(identity))
+        .map(|(identity, observed)| {
+            let found = Belongings::new(identity, &observed);
+            let verdict = judge(&found, &servers, now());
+            Owner { found, verdict }
+        })
+        .collect())
+}
+
+/// Objects are removed by instance and owner, whatever name they carry besides.
+fn by_owner(all: BTreeMap<Identity, Observed>) -> Vec<(Identity, Observed)> {
+    let mut owners: Vec<(Identity, Observed)> = Vec::new();
+    for (identity, observed) in all {
+        let same = |other: &Identity| (&other.instance, &other.uid) == (&identity.instance, &identity.uid);
+        match owners.iter_mut().find(|(other, _)| same(other)) {
+            Some((_, known)) => {
+                known.containers.extend(observed.containers);
+                known.volumes.extend(observed.volumes);
+                known.networks.extend(observed.networks);
+            }
+            None => owners.push((identity, observed)),
+        }
+    }
+    owners
+}
+
+impl PruneArgs {
+    fn names(&self, instance: &str) -> bool {
+        self.instances.iter().any(|named| named == instance)
+    }
+
+    fn may_remove(&self, owner: &Owner) -> bool {
+        owner.verdict.standing.removable(self.names(&owner.found.identity.instance))
+    }
+}
+
+/// A line of the list.
+#[derive(Serialize)]
+struct Row<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    instance: &'a str,
+    owner: &'a str,
+    containers: usize,
+    volumes: usize,
+    networks: usize,
+    since: Option<String>,
+    state: &'static str,
+    reason: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn of(owner: &'a Owner) -> Self {
+        let Belongings { identity, containers, volumes, networks, since, youngest: _, record: _ } =
+            &owner.found;
+        Self {
+            namespace: &identity.namespace,
+            name: &identity.name,
+            instance: &identity.instance,
+            owner: &identity.uid,
+            containers: *containers,
+            volumes: *volumes,
+            networks: *networks,
+            since: since.map(in_seconds),
+            state: owner.verdict.standing.as_str(),
+            reason: &owner.verdict.reason,
+        }
+    }
+}
+
+fn in_seconds(time: Timestamp) -> String {
+    Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}
+
+/// Prints what there is; of instances that nobody has named only what is not alive.
+fn list(prune: &PruneArgs, owners: &[Owner]) -> Result<(), CliError> {
+    let shown: Vec<&Owner> = owners
+        .iter()
+        .filter(|o| o.verdict.standing != Standing::Alive || prune.names(&o.found.identity.instance))
+        .collect();
+    let rows: Vec<Row> = shown.iter().map(|owner| Row::of(owner)).collect();
+    let for_people = matches!(prune.output, Format::Table | Format::Wide);
+    if rows.is_empty() && for_people {
+        eprintln!("nothing to prune");
+        return Ok(());
+    }
+    print(&rows, &columns(), prune.output, "owner", |row| row.owner.to_owned())?;
+    if for_people {
+        advice(&shown).iter().for_each(|line| eprintln!("{line}"));
+    }
+    Ok(())
+}
+
+fn columns<'a>() -> Vec<Column<Row<'a>>> {
+    vec![
+        Column::new("NAMESPACE", |r: &Row| r.namespace.to_owned()),
+        Column::new("NAME", |r: &Row| r.name.to_owned()),
+        Column::new("INSTANCE", |r: &Row| r.instance.to_owned()),
+        Column::wide("OWNER", |r: &Row| r.owner.to_owned()),
+        Column::new("CONTAINERS", |r: &Row| r.containers.to_string()),
+        Column::new("VOLUMES", |r: &Row| r.volumes.to_string()),
+        Column::new("NETWORKS", |r: &Row| r.networks.to_string()),
+        Column::new("SINCE", |r: &Row| r.since.clone().unwrap_or_default()),
+        Column::new("STATE", |r: &Row| r.state.to_owned()),
+        Column::new("REASON", |r: &Row| r.reason.to_owned()),
+    ]
+}
+
+/// What can be done about it.
+fn advice(owners: &[&Owner]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if owners.iter().any(|o| o.verdict.standing.removable(false)) {
+        lines.push("To remove what is gone, orphaned or left over: k3nest prune --remove".into());
+    }
+    let unknown = owners.iter().filter(|o| o.verdict.standing == Standing::Unknown);
+    let unknown: BTreeSet<&str> = unknown.map(|o| o.found.identity.instance.as_str()).collect();
+    for instance in unknown {
+        lines.push(format!(
+            "Where it cannot be told: have its API server answer, or, if it is gone for good: k3nest prune --remove --instance {instance}"
+        ));
+    }
+    let adoptable = |owner: &&&Owner| {
+        let Owner { found, verdict } = owner;
+        found.identity.instance != STANDALONE
+            && found.record == RecordState::Readable
+            && matches!(verdict.standing, Standing::Orphaned | Standing::Gone | Standing::Unknown)
+    };
+    for Owner { found: Belongings { identity, .. }, .. } in owners.iter().filter(adoptable) {
+        lines.push(format!(
+            "To keep {identity}: apply its K3sCluster again, in the same namespace, with the annotation {ADOPT_ANNOTATION}: {}",
+            identity.uid
+        ));
+    }
+    lines
+}
+
+async fn remove(session: &Session, prune: &PruneArgs, owners: Vec<Owner>) -> Result<(), CliError> {
+    let (mut going, staying): (Vec<Owner>, Vec<Owner>) =
+        owners.into_iter().partition(|owner| prune.may_remove(owner));
+    let refused = told_of(prune, &staying);
+    if going.is_empty() {
+        if refused {
+            return Err(CliError::Failed("nothing was removed: what was named is alive".into()));
+        }
+        eprintln!("nothing to remove");
+        return Ok(());
+    }
+    for Owner { found, verdict } in &going {
+        let Belongings { identity, containers, volumes, networks, .. } = found;
+        let objects = [(containers, "container"), (volumes, "volume"), (networks, "network")]
+            .map(|(n, w)| count(*n, w));
+        eprintln!(
+            "{identity} of instance {}: {}; {}: {}",
+            identity.instance,
+            objects.join(", "),
+            verdict.standing.as_str(),
+            verdict.reason
+        );
+    }
+    if !prune.yes {
+        confirm("Remove all of it, with the data in it?", || {
+            "this removes data; run k3nest prune --remove --yes".into()
+        })
+        .await?;
+        // Meanwhile somebody may have adopted what a person has thought about.
+        let again = survey(session, prune).await?;
+        going.retain(|o| again.iter().any(|a| a.found.identity == o.found.identity && prune.may_remove(a)));
+    }
+    let names: Vec<String> = going.iter().map(|owner| owner.found.identity.to_string()).collect();
+    let progress = Progress::new(names.iter().map(String::as_str));
+    let runs = going.iter().zip(&names).map(|(owner, name)| {
+        let line = progress.line(name);
+        async move {
+            let result = gone(session, &owner.found.identity, prune.timeout, &line).await;
+            line.end(if result.is_ok() { "removed" } else { "not removed" });
+            result
+        }
+    });
+    CliError::all(join_all(runs).await.into_iter().filter_map(Result::err).collect())
+}
+
+fn count(number: usize, what: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{ending}")
+}
+
+/// Says what stays, unless it is alive and nobody has asked for it. Whether what was named is alive.
+fn told_of(prune: &PruneArgs, staying: &[Owner]) -> bool {
+    let mut refused = false;
+    for Owner { found, verdict } in staying {
+        let alive = verdict.standing == Standing::Alive;
+        let named = prune.names(&found.identity.instance);
+        if alive && !named {
+            continue;
+        }
+        refused |= alive;
+        let word = verdict.standing.as_str();
+        eprintln!("{} stays: {word}: {}", found.identity, verdict.reason);
+    }
+    refused
+}
