@@ -2,6 +2,7 @@
 
 mod coming_up;
 mod converge;
+mod data;
 mod files;
 mod host;
 mod images;
@@ -22,7 +23,7 @@ use crate::{
     api::{Blocked, Identity, K3sClusterSpec, K3sClusterStatus},
     engine::{Engine, EngineError, Progress, Report, Scope, execute, observe},
     k3s::{Access, ClusterApi},
-    plan::{Input, InternalAccess, Observed, Settings, Values, removal},
+    plan::{Input, InternalAccess, Observed, Recover, Settings, Values, removal},
 };
 
 pub use coming_up::ComingUp;
@@ -73,6 +74,8 @@ pub struct Request {
     pub internal: InternalAccess,
     /// The former report, for transition times and texts. Never the operator's memory.
     pub former: K3sClusterStatus,
+    /// A wish to recover from a lost quorum, which holds for good: each is carried out once at most.
+    pub recover: Option<Recover>,
     /// The spec to keep in the record (the CLI, which has no other place for it).
     pub keep_spec: Option<String>,
 }

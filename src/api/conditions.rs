@@ -80,6 +80,8 @@ pub enum Reason {
     Adopted,
     /// No server's data is left.
     DataLost,
+    /// Too few servers have their data to agree on anything.
+    QuorumLost,
     /// The host cannot run this version of k3s.
     HostIncompatible,
     /// The Docker host was found fit.
@@ -120,6 +122,7 @@ impl Reason {
             Self::AdoptionConflict => "AdoptionConflict",
             Self::Adopted => "Adopted",
             Self::DataLost => "DataLost",
+            Self::QuorumLost => "QuorumLost",
             Self::HostIncompatible => "HostIncompatible",
             Self::HostCompatible => "HostCompatible",
             Self::Unknown => "Unknown",
@@ -147,6 +150,7 @@ impl Reason {
                 | Self::AdoptionMismatch
                 | Self::AdoptionConflict
                 | Self::DataLost
+                | Self::QuorumLost
                 | Self::HostIncompatible
         )
     }

@@ -31,6 +31,8 @@ pub mod label {
     pub const TARGET: &str = "k3nest.dev/target";
     /// The record, as JSON, on a record volume.
     pub const RECORD: &str = "k3nest.dev/record";
+    /// The recovery after which a server's container was made.
+    pub const EPOCH: &str = "k3nest.dev/epoch";
     /// The last applied specification, on a record volume of the CLI.
     pub const SPEC: &str = "k3nest.dev/spec";
 }

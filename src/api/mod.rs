@@ -38,6 +38,10 @@ pub const FINALIZER: &str = "k3nest.dev/cluster";
 /// What stays behind is listed in an Event.
 pub const ABANDON_ANNOTATION: &str = "k3nest.dev/abandon";
 
+/// Annotation with which a person has a cluster recovered that lost its quorum: a word, which is acted
+/// upon once, and behind a colon the Node whose data is to be kept, if not the one written to last.
+pub const RECOVER_ANNOTATION: &str = "k3nest.dev/recover";
+
 /// Annotation with which a resource that was created again says whose objects in Docker are its own:
 /// the uid that it had before.
 pub const ADOPT_ANNOTATION: &str = "k3nest.dev/adopt";

@@ -13,7 +13,7 @@ use super::{
     session::{EngineArgs, Session, now},
 };
 use crate::{
-    api::{Counts, Phase, Reason, condition, validate::check_document},
+    api::{Counts, Identity, Phase, Reason, condition, validate::check_document},
     engine::{self, Engine, observe},
     reconcile::{Import, Importer, Outcome, Request, import, node_news, step},
 };
@@ -61,14 +61,35 @@ pub async fn run(args: &EngineArgs, apply: ApplyArgs) -> Result<(), CliError> {
     CliError::all(join_all(runs).await.into_iter().filter_map(Result::err).collect())
 }
 
-/// Takes steps until the cluster is as wanted. Returns a last word.
+/// What is waited for, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// Only until containers run.
+    pub no_wait: bool,
+    /// How long in all.
+    pub timeout: Duration,
+}
+
+/// Takes steps until the cluster of a file is as wanted. Returns a last word.
 pub async fn converge(
     session: &Session,
     file: &ClusterFile,
     args: &ApplyArgs,
     line: &Line,
 ) -> Result<String, CliError> {
-    let mut request = checked_request(session, file).await?;
+    let request = checked_request(session, file).await?;
+    let wait = Wait { no_wait: args.no_wait, timeout: args.timeout };
+    converge_request(session, request, &wait, line).await
+}
+
+/// Takes steps until the cluster of `request` is as wanted. Returns a last word.
+pub async fn converge_request(
+    session: &Session,
+    mut request: Request,
+    args: &Wait,
+    line: &Line,
+) -> Result<String, CliError> {
+    let identity = request.identity.clone();
     if request.spec.paused {
         return Ok("left alone, since spec.paused is true; set it to false to go on".into());
     }
@@ -79,7 +100,11 @@ pub async fn converge(
     let mut imports = Imports::default();
     loop {
         let Ok(outcome) = tokio::time::timeout_at(deadline, step(&world, &request, now())).await else {
-            return Err(progress.not_in_time(file, args.timeout, "objects in Docker are still being made"));
+            return Err(progress.not_in_time(
+                &identity,
+                args.timeout,
+                "objects in Docker are still being made",
+            ));
         };
         imports.begin(session, &world.importer, outcome.imports.clone(), line);
         progress.note(&outcome);
@@ -121,9 +146,9 @@ pub async fn converge(
             }
         };
         if tokio::time::timeout_at(deadline, rest).await.is_err() {
-            return Err(progress.not_in_time(file, args.timeout, &why));
+            return Err(progress.not_in_time(&identity, args.timeout, &why));
         }
-        stop_if_deleted(session, file, progress.changes > 0, deadline, line).await?;
+        stop_if_deleted(session, &identity, progress.changes > 0, deadline, line).await?;
     }
 }
 
@@ -192,11 +217,11 @@ impl Applied {
         }
     }
 
-    fn not_in_time(&self, file: &ClusterFile, timeout: Duration, why: &str) -> CliError {
+    fn not_in_time(&self, identity: &Identity, timeout: Duration, why: &str) -> CliError {
         let why = self.crash.as_deref().unwrap_or(why);
         CliError::NotInTime(format!(
             "{} is not Ready after {timeout:?}: {why}; apply again to go on, k3nest get clusters -o wide shows how it is",
-            file.name
+            identity.name
         ))
     }
 }
@@ -209,23 +234,22 @@ fn why(outcome: &Outcome) -> String {
 /// Somebody who deletes the cluster while it is made wants it gone: what was made since goes, too.
 async fn stop_if_deleted(
     session: &Session,
-    file: &ClusterFile,
+    identity: &Identity,
     begun: bool,
     deadline: Instant,
     line: &Line,
 ) -> Result<(), CliError> {
-    let identity = session.identity(&file.namespace, &file.name);
     if !begun {
         return Ok(());
     }
-    match observe(&session.docker, &identity).await {
+    match observe(&session.docker, identity).await {
         Ok(observed) if observed.record().is_none() => {}
         // A Docker that is away says nothing; the next step tells that it is.
         Err(error) if !error.is_transient() => return Err(error.into()),
         _ => return Ok(()),
     }
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(10));
-    delete::gone(session, &identity, left, line).await?;
+    delete::gone(session, identity, left, line).await?;
     Err(CliError::Failed(format!("{identity} was deleted by somebody else while it was made")))
 }
 

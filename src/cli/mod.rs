@@ -1,6 +1,7 @@
 //! The edge towards a person: verbs, progress, output and exit codes.
 
 mod apply;
+mod cluster;
 mod confirm;
 mod delete;
 mod diff;
@@ -54,6 +55,8 @@ enum Verb {
     Apply(apply::ApplyArgs),
     /// Print what apply would do, and change nothing
     Diff(diff::DiffArgs),
+    /// What is done to a cluster once, such as recovering it
+    Cluster(cluster::ClusterArgs),
     /// Remove clusters and everything of theirs
     Delete(delete::DeleteArgs),
     /// List clusters or their nodes
@@ -188,6 +191,7 @@ impl Cli {
         match self.verb {
             Verb::Apply(args) => apply::run(&self.engine, args).await,
             Verb::Diff(args) => diff::run(&self.engine, args).await,
+            Verb::Cluster(args) => cluster::run(&self.engine, args).await,
             Verb::Delete(args) => delete::run(&self.engine, args).await,
             Verb::Get(args) => get::run(&self.engine, args).await,
             Verb::Image(args) => image::run(&self.engine, args).await,

@@ -89,6 +89,7 @@ impl Session {
             settings: self.settings.clone(),
             internal: InternalAccess::None,
             former: K3sClusterStatus::default(),
+            recover: None,
             keep_spec: Some(file.kept()),
         }
     }
@@ -106,6 +107,7 @@ impl Session {
             settings: self.settings.clone(),
             internal: InternalAccess::None,
             former: K3sClusterStatus::default(),
+            recover: None,
             keep_spec: Some(kept),
         };
         Some((cluster, request))

@@ -15,14 +15,17 @@ use crate::{
 /// Docker gives it when dockerd goes down.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Renders what containers are told. Asked only when a container is about to start, since some of
-/// it can be known only then.
-pub trait FileSource: Send + Sync {
+/// What happens inside of containers and of the nested cluster. Files are asked for only when a container
+/// is about to start, since some of what they say can be known only then.
+pub trait Inside: Send + Sync {
     /// What the container runs.
     fn command(&self, want: &ContainerWant) -> Command;
 
     /// The files of the container `id`, which exists and stands still.
     fn files(&self, id: &str, want: &ContainerWant) -> impl Future<Output = Result<Vec<FileWant>>> + Send;
+
+    /// Makes the nested cluster forget the Node called `node`, and returns when it has.
+    fn forget(&self, node: &str) -> impl Future<Output = Result<()>> + Send;
 }
 
 /// What came of a plan.
@@ -45,14 +48,14 @@ pub struct Failure {
 
 /// Carries out `plan` for `identity`. A step that fails holds up those that come after it, and no
 /// others. Dropped at any point it leaves a world that can be planned for again.
-pub async fn execute<E: Engine, F: FileSource>(
+pub async fn execute<E: Engine, I: Inside>(
     engine: &E,
     identity: &Identity,
     plan: &Plan,
-    files: &F,
+    inside: &I,
     progress: &Progress,
 ) -> Report {
-    let worker = Worker { engine, identity, files, progress };
+    let worker = Worker { engine, identity, inside, progress };
     let run = |index: usize| {
         let worker = &worker;
         let action = &plan.steps[index].action;
@@ -84,14 +87,14 @@ pub async fn execute<E: Engine, F: FileSource>(
     report
 }
 
-struct Worker<'a, E, F> {
+struct Worker<'a, E, I> {
     engine: &'a E,
     identity: &'a Identity,
-    files: &'a F,
+    inside: &'a I,
     progress: &'a Progress,
 }
 
-impl<E: Engine, F: FileSource> Worker<'_, E, F> {
+impl<E: Engine, I: Inside> Worker<'_, E, I> {
     async fn act(&self, action: &Action) -> Result<()> {
         let engine = self.engine;
         match action {
@@ -126,6 +129,14 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
                 self.say(&format!("starting {}", want.hostname));
                 self.start(id, want).await
             }
+            Action::TellNode { id, want } => {
+                let files = self.inside.files(id, want).await?;
+                engine.write_files(id, &files).await
+            }
+            Action::ForgetNode(node) => {
+                self.say(&format!("making the cluster forget {node}, whose data is lost"));
+                self.inside.forget(node).await
+            }
             Action::ReloadBalancer { id, want } => self.reload(id, want).await,
             Action::RemoveContainer { id, name, graceful } => {
                 self.say(&format!("removing {name}"));
@@ -147,7 +158,7 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
     }
 
     async fn create(&self, want: &ContainerWant) -> Result<String> {
-        match self.engine.create_container(want, &self.files.command(want)).await {
+        match self.engine.create_container(want, &self.inside.command(want)).await {
             Err(EngineError::NameTaken { .. }) => {
                 let containers = self.engine.list_containers(&Scope::Everything).await?;
                 Err(taken_name(&want.name, &containers, self.identity))
@@ -157,14 +168,14 @@ impl<E: Engine, F: FileSource> Worker<'_, E, F> {
     }
 
     async fn start(&self, id: &str, want: &ContainerWant) -> Result<()> {
-        let files = self.files.files(id, want).await?;
+        let files = self.inside.files(id, want).await?;
         self.engine.write_files(id, &files).await?;
         self.engine.start_container(id).await
     }
 
     /// The mark that says which configuration is loaded comes last, after nginx took it over.
     async fn reload(&self, id: &str, want: &ContainerWant) -> Result<()> {
-        let files = self.files.files(id, want).await?;
+        let files = self.inside.files(id, want).await?;
         let Some((mark, configuration)) = files.split_last() else { return Ok(()) };
         self.engine.write_files(id, configuration).await?;
         let done = self.engine.exec(id, &RELOAD, futures::stream::empty()).await?;

@@ -10,7 +10,7 @@ pub use docker::Docker;
 #[cfg(test)]
 pub(crate) use docker::engine_info;
 pub use error::{EngineError, Result};
-pub use execute::{Failure, FileSource, Report, execute};
+pub use execute::{Failure, Inside, Report, execute};
 pub use observe::{observe, observe_all, owners};
 
 use std::{future::Future, time::Duration};
@@ -152,6 +152,8 @@ pub struct Probe {
     pub script: String,
     /// Labels, so that one left behind is known as ours.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// What it looks at, read-only: name of the volume, and where.
+    pub volumes: Vec<(String, String)>,
 }
 
 /// What a command in a container did.

@@ -18,12 +18,13 @@ pub async fn observe<E: Engine>(engine: &E, identity: &Identity) -> Result<Obser
         format!("{}={}", label::INSTANCE, identity.instance),
         format!("{}={}", label::OWNER, identity.uid),
     ]);
-    let Observed { mut containers, mut volumes, mut networks, loaded, ready } = lists(engine, &scope).await?;
+    let Observed { mut containers, mut volumes, mut networks, loaded, nodes, data } =
+        lists(engine, &scope).await?;
     // Docker has filtered already. What is removed by label is looked at twice.
     containers.retain(|c| identity.owns(&c.labels));
     volumes.retain(|v| identity.owns(&v.labels));
     networks.retain(|n| identity.owns(&n.labels));
-    Ok(Observed { containers, volumes, networks, loaded, ready })
+    Ok(Observed { containers, volumes, networks, loaded, nodes, data })
 }
 
 /// Everything that `instance`, or any instance of k3nest, made and that still exists, by the cluster
@@ -84,7 +85,7 @@ async fn lists<E: Engine>(engine: &E, scope: &Scope) -> Result<Observed> {
     containers.sort_by(|a, b| a.name.cmp(&b.name));
     volumes.sort_by(|a, b| a.name.cmp(&b.name));
     networks.sort_by(|a, b| (&a.name, a.created, &a.id).cmp(&(&b.name, b.created, &b.id)));
-    Ok(Observed { containers, volumes, networks, loaded: None, ready: None })
+    Ok(Observed { containers, volumes, networks, loaded: None, nodes: None, data: None })
 }
 
 /// Whose object this is, if it is `instance`'s, or anybody's where none is given.

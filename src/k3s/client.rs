@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Secret};
 use kube::{
     Api,
-    api::{ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::wait::delete::{self, delete_and_finalize},
 };
 use serde_json::json;
 
@@ -17,6 +18,9 @@ use crate::api::{FIELD_MANAGER, NodeTaint};
 
 /// How long a look at a nested cluster may take in all.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a Node may take to go.
+const FORGET_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The nested clusters' APIs, as far as k3nest needs them. A trait for the sake of tests without
 /// clusters.
@@ -32,6 +36,16 @@ pub trait ClusterApi: Send + Sync + 'static {
         url: &str,
         servers: usize,
     ) -> impl Future<Output = Result<Vec<NodeFacts>, String>> + Send;
+
+    /// Makes the cluster forget the Node called `node`: deletes it and its password, and waits until it
+    /// is gone, which of a server it is when etcd has removed the member. Fine if there is none.
+    /// Bounded to half a minute.
+    fn forget_node(
+        &self,
+        access: &Access,
+        url: &str,
+        node: &str,
+    ) -> impl Future<Output = Result<(), String>> + Send;
 
     /// Brings labels and taints of `node` in step, if they are not. Returns whether anything was
     /// written.
@@ -56,6 +70,15 @@ impl ClusterApi for Network {
         })
     }
 
+    async fn forget_node(&self, access: &Access, url: &str, node: &str) -> Result<(), String> {
+        tokio::time::timeout(FORGET_TIMEOUT, forget(access, url, node)).await.unwrap_or_else(|_| {
+            Err(format!(
+                "Node {node} was deleted, and is not gone after {} s: no server has removed it from etcd yet",
+                FORGET_TIMEOUT.as_secs()
+            ))
+        })
+    }
+
     async fn keep_node(
         &self,
         access: &Access,
@@ -68,6 +91,31 @@ impl ClusterApi for Network {
             |_| Err(format!("Node {} was not written within {} s", node.name, PROBE_TIMEOUT.as_secs())),
         )
     }
+}
+
+/// Deletes Node and password. A server's Node carries a finalizer of k3s's until its etcd member is
+/// removed; k3s removes the password of a Node that it sees go, but not of one that goes while no
+/// server looks (https://docs.k3s.io/cli/server, /architecture).
+async fn forget(access: &Access, url: &str, node: &str) -> Result<(), String> {
+    let client = access.client(url).map_err(|e| e.to_string())?;
+    let failed =
+        |what: &str, e: &dyn std::error::Error| format!("{what} could not be deleted: {}", root_cause(e));
+    let nodes: Api<Node> = Api::all(client.clone());
+    match delete_and_finalize(nodes, node, &DeleteParams::default()).await {
+        Ok(()) => {}
+        Err(delete::Error::Delete(error)) if is_not_found(&error) => {}
+        Err(error) => return Err(failed(&format!("Node {node}"), &error)),
+    }
+    let name = format!("{node}.node-password.k3s");
+    let secrets: Api<Secret> = Api::namespaced(client, "kube-system");
+    match secrets.delete(&name, &DeleteParams::default()).await {
+        Err(error) if !is_not_found(&error) => Err(failed(&format!("Secret kube-system/{name}"), &error)),
+        _ => Ok(()),
+    }
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 async fn keep(

@@ -17,11 +17,18 @@ pub const K3S_TOKEN_PATH: &str = "/var/lib/rancher/k3s/server/token";
 /// The administrator's kubeconfig as k3s writes it (https://docs.k3s.io/cluster-access).
 pub const KUBECONFIG_PATH: &str = "/etc/rancher/k3s/k3s.yaml";
 
+/// The name of a server's etcd member as k3s keeps it, next to the member's data.
+pub const ETCD_NAME_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/name";
+
+/// What k3s leaves in a server's etcd data when the member was removed. It never is one again.
+pub const ETCD_TOMBSTONE_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/tombstone";
+
 const CONFIG_PATH: &str = "/etc/rancher/k3s/config.yaml";
 const ENTRYPOINT_PATH: &str = "/etc/k3nest/entrypoint.sh";
 const RESOLV_PATH: &str = "/etc/k3nest/resolv.conf";
 const NODE_CONF_PATH: &str = "/etc/k3nest/node.conf";
-const NGINX_PATH: &str = "/etc/nginx/k3nest.conf";
+/// What a load balancer runs with.
+pub const NGINX_PATH: &str = "/etc/nginx/k3nest.conf";
 
 /// The fingerprint of the configuration that a load balancer has loaded. Written after nginx took
 /// it over: a cut between the two is seen as one that is still to be loaded.
@@ -88,6 +95,16 @@ fn node_conf(config: &NodeConfig, limits: &Limits) -> String {
     if !config.peers.is_empty() {
         let peers: Vec<String> = config.peers.iter().map(ToString::to_string).collect();
         conf.push_str(&format!("K3NEST_PEERS=\"{}\"\n", peers.join(" ")));
+    }
+    let begins = &config.begins;
+    if begins.with_data {
+        conf.push_str("K3NEST_DATA=kept\n");
+    }
+    if let Some(epoch) = &begins.epoch {
+        conf.push_str(&format!("K3NEST_EPOCH={epoch}\n"));
+    }
+    if begins.resets {
+        conf.push_str("K3NEST_RESET=1\n");
     }
     conf
 }
@@ -171,7 +188,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{Protocol, Role, TaintEffect},
-        plan::{Forward, Limits},
+        plan::{Begins, Forward, Limits},
     };
 
     #[test]
@@ -197,6 +214,7 @@ mod tests {
                 effect: TaintEffect::NoSchedule,
             }],
             peers: vec!["10.112.0.4".parse().unwrap(), "10.112.0.5".parse().unwrap()],
+            begins: Begins { with_data: true, epoch: Some("1f2e".into()), resets: true },
         };
         insta::assert_snapshot!(config_yaml(&config));
         let limits = Limits { memory: Some(1 << 30), millicores: Some(1500), gpus: None };

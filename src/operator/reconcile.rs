@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::runtime::{
-    controller::Action,
-    finalizer::{Error as FinalizerError, Event as Turn, finalizer},
-    reflector::ObjectRef,
+use kube::{
+    ResourceExt,
+    runtime::{
+        controller::Action,
+        finalizer::{Error as FinalizerError, Event as Turn, finalizer},
+        reflector::ObjectRef,
+    },
 };
 
 use super::{
@@ -28,9 +31,10 @@ use super::{
 };
 use crate::{
     api::{
-        Blocked, FINALIZER, Identity, K3sCluster, K3sClusterStatus, Reason, condition, validate::check_spec,
+        Blocked, FINALIZER, Identity, K3sCluster, K3sClusterStatus, RECOVER_ANNOTATION, Reason, condition,
+        validate::check_spec,
     },
-    plan::{InternalAccess, Values},
+    plan::{InternalAccess, Recover, Values},
     reconcile::{Import, Outcome, Request, WAITING},
 };
 
@@ -224,8 +228,19 @@ fn request<B: Backend>(
         settings: ctx.settings.clone(),
         internal,
         former: former.clone(),
+        recover: recover(cluster),
         keep_spec: None,
     }
+}
+
+/// The wish to recover from a lost quorum: a nonce, and behind a colon the Node whose data is to be kept,
+/// if it is not to be the one that was written to last.
+fn recover(cluster: &K3sCluster) -> Option<Recover> {
+    let wish = cluster.annotations().get(RECOVER_ANNOTATION).filter(|wish| !wish.is_empty())?;
+    Some(match wish.split_once(':') {
+        Some((nonce, from)) => Recover { nonce: nonce.into(), from: Some(from.into()) },
+        None => Recover { nonce: wish.clone(), from: None },
+    })
 }
 
 /// When to come back. Trouble is retried with back-off, but for what only a changed spec, Secret
@@ -268,5 +283,23 @@ fn count<B: Backend>(ctx: &Context<B>, status: &K3sClusterStatus) {
     }
     if [Reason::EngineUnavailable, Reason::EngineError].iter().any(|r| r.as_str() == reason) {
         ctx.metrics.engine_failed("step");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_to_recover_is_a_word_and_maybe_a_node() {
+        let wish = |value: &str| {
+            let mut cluster = K3sCluster::new("dev", Default::default());
+            cluster.annotations_mut().insert(RECOVER_ANNOTATION.into(), value.into());
+            recover(&cluster).map(|wish| (wish.nonce, wish.from))
+        };
+        assert_eq!(wish("a"), Some(("a".into(), None)));
+        assert_eq!(wish("a:dev-server-1"), Some(("a".into(), Some("dev-server-1".into()))));
+        assert_eq!(wish(""), None);
+        assert_eq!(recover(&K3sCluster::new("dev", Default::default())), None);
     }
 }

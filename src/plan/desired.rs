@@ -12,7 +12,7 @@ use super::{
     Desired, EngineInfo, Images, Input, Member, NetworkWant, Observed, Record, Sensitive,
     allocate::{ipv4, nth_address, shared_addresses},
 };
-use crate::api::{ApiSpec, Blocked, PortMapping, Protocol, Reason, Role};
+use crate::api::{ApiSpec, Blocked, PortMapping, Protocol, Reason, Role, label};
 use balancer::load_balancer;
 use node::Node;
 
@@ -114,12 +114,14 @@ fn network(input: &Input, record: &Record) -> Option<NetworkWant> {
     recorded.owned.then(|| {
         let subnet = recorded.subnet;
         let half = subnet.prefix_len() + 1;
+        let mut labels = input.identity.labels(Role::Network);
+        labels.insert(label::RECORD.into(), record.to_label());
         NetworkWant {
             name: recorded.name.clone(),
             subnet,
             gateway: nth_address(subnet, 1),
             ip_range: Ipv4Net::new(nth_address(subnet, 1 << (32 - half)), half).unwrap_or(subnet),
-            labels: input.identity.labels(Role::Network),
+            labels,
         }
     })
 }
@@ -139,12 +141,6 @@ fn members(
 ) -> Result<Members, Blocked> {
     let born = observed.members();
     refuse_fewer(input, record, &born)?;
-    if record.initialised && !born.iter().any(|m| m.pool == SERVER_POOL) {
-        return Err(Blocked::new(
-            Reason::DataLost,
-            "no server's data volume is left, and the cluster is not started empty in its place; delete it and create it again, or restore the volumes",
-        ));
-    }
     let mut used: BTreeSet<Ipv4Addr> = born.iter().map(|m| m.address).chain([record.load_balancer]).collect();
     used.extend(taken);
     let subnet = record.network.subnet;
@@ -183,7 +179,12 @@ fn refuse_fewer(input: &Input, record: &Record, born: &[Member]) -> Result<(), B
         let indices = born.iter().filter(|m| m.pool == pool).map(|m| m.index + 1);
         indices.max().unwrap_or_default()
     };
-    let (servers, agents) = (count(SERVER_POOL), count(AGENT_POOL));
+    let agents = count(AGENT_POOL);
+    // Volumes that were lost are no wish for fewer servers, nor to have them again one for more.
+    let servers = match record.servers {
+        servers if record.initialised && servers > 0 => servers,
+        _ => count(SERVER_POOL),
+    };
     let wanted = &input.spec;
     let refused = if servers > wanted.servers.replicas
         || (record.initialised && (1..wanted.servers.replicas).contains(&servers))

@@ -1,12 +1,13 @@
 //! What to do about the difference between what should exist and what does.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Action, Container, ContainerKind, ContainerState, ContainerWant, Desired, Images, MountSource, Observed,
-    Plan, VolumeWant,
+    Action, Attachment, Container, ContainerKind, ContainerState, ContainerWant, DataState, Desired, Images,
+    MountSource, NodeConfig, Observed, Plan, VolumeWant,
+    quorum::{Quorum, quorum},
 };
 use crate::api::{Identity, Role, label};
 
@@ -28,10 +29,21 @@ pub fn diff(
     images: &Images,
     now: Timestamp,
 ) -> Plan {
+    match quorum(identity, &desired.record, observed) {
+        Quorum::Enough => {}
+        Quorum::Unknown => {
+            let mut plan = Plan { depends_on_data: true, ..Plan::default() };
+            wait(&mut plan, Duration::from_secs(1));
+            return plan;
+        }
+        Quorum::Lost(blocked) => return Plan::blocked(blocked),
+    }
     let mut plan = Plan::default();
-    let recorded = plan_record(&mut plan, identity, desired, observed);
+    let told = plan_founded(&mut plan, desired, observed);
+    let recorded = plan_record(&mut plan, identity, desired, observed, told);
     let (observed, removed) = plan_stranded(&mut plan, desired, observed);
     let observed = observed.as_ref();
+    let reset = plan_reset(&mut plan, desired, observed);
     let network = plan_network(&mut plan, desired, observed, &[recorded.clone(), removed].concat());
     // Only once the subnet is certain: a data volume holds its node's address for life.
     let base = [recorded, network].concat();
@@ -43,35 +55,137 @@ pub fn diff(
         });
         base.iter().chain(joined).chain(own).copied().collect()
     };
-    let (first, rest): (Vec<_>, Vec<_>) =
+    let (mut order, rest): (Vec<_>, Vec<_>) =
         desired.containers.iter().partition(|want| decides_token(want, desired, observed));
+    let first = order.len();
+    order.extend(rest);
     let rolled = next_to_roll(desired, observed);
     let mut deciding = Vec::new();
-    for want in first {
-        deciding.extend(plan_container(&mut plan, want, observed, images, after(want, &[]), now));
-    }
-    for want in rest {
+    for (place, want) in order.into_iter().enumerate() {
         if is_server(want) && rolls(want, desired, observed) && rolled != Some(want.name.as_str()) {
             // Its turn comes when the others are Ready again.
             plan.depends_on_nodes = true;
             wait(&mut plan, Duration::from_secs(1));
             continue;
         }
-        let joined = if matches!(want.kind, ContainerKind::Node(_)) { &deciding[..] } else { &[] };
-        plan_container(&mut plan, want, observed, images, after(want, joined), now);
+        let Some(node) = want.node() else {
+            plan_container(&mut plan, want, observed, images, after(want, &[]), Rebirth::No, now);
+            continue;
+        };
+        let rebirth = rebirth(&mut plan, want, node, desired, observed);
+        if rebirth == Rebirth::Wait {
+            wait(&mut plan, Duration::from_secs(1));
+            continue;
+        }
+        let before = if place < first { &[] } else { &deciding[..] };
+        let after = [after(want, before), reset.clone()].concat();
+        let made = plan_container(&mut plan, want, observed, images, after, rebirth, now);
+        if place < first {
+            deciding.extend(made);
+        }
     }
     plan_leftovers(&mut plan, desired, observed, now);
     plan
 }
 
-/// Images of the containers that `desired` wants made, which a plan must know.
+/// Once the cluster is known to have been Ready, the server that founded it is told to never do that
+/// again, before the record says so: Docker restarts it as it was told last.
+fn plan_founded(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
+    if !desired.record.initialised || observed.record().is_none_or(|record| record.initialised) {
+        return Vec::new();
+    }
+    let servers = desired.containers.iter().filter(|want| is_server(want));
+    let founder = servers.min_by_key(|want| want.labels.get(label::INDEX));
+    let up = [ContainerState::Running, ContainerState::Restarting, ContainerState::Paused];
+    let told = founder.and_then(|want| {
+        let container = observed.container(&want.name).filter(|c| up.contains(&c.state))?;
+        Some(Action::TellNode { id: container.id.clone(), want: Box::new(want.clone()) })
+    });
+    told.map(|told| plan.push(told, Vec::new())).into_iter().collect()
+}
+
+/// Before a recovery resets the membership of etcd to its survivor, every server of before stops.
+/// Returns the steps that remove them.
+fn plan_reset(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
+    if desired.record.recovering().is_none() {
+        return Vec::new();
+    }
+    let servers = desired.containers.iter().filter(|want| is_server(want));
+    let former = servers.filter_map(|want| {
+        let container = observed.container(&want.name).filter(|c| !is_of_epoch(want, c))?;
+        // The survivor's own is replaced, like any other that is not as wanted.
+        let resets = want.node().is_some_and(|node| node.begins.resets);
+        (!resets && container.state != ContainerState::Removing).then_some(container)
+    });
+    let remove = |c: &Container| Action::RemoveContainer {
+        id: c.id.clone(),
+        name: c.name.clone(),
+        graceful: c.state == ContainerState::Running,
+    };
+    former.map(|c| plan.push(remove(c), Vec::new())).collect()
+}
+
+/// Whether a node that is about to start begins anew under the name of one that the cluster knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rebirth {
+    /// It has its data, or there never was one of its name.
+    No,
+    /// Its data is lost. The cluster forgets the Node first, with its password and its membership of
+    /// etcd, which keep another of its name away.
+    Forget,
+    /// It is not known yet, or not its turn.
+    Wait,
+}
+
+/// What comes before `want` is started in a cluster that was Ready. What is to be found out first is
+/// said in `plan`.
+fn rebirth(
+    plan: &mut Plan,
+    want: &ContainerWant,
+    node: &NodeConfig,
+    desired: &Desired,
+    observed: &Observed,
+) -> Rebirth {
+    let state = observed.container(&want.name).map(|c| c.state);
+    let data = observed.data_of(node.role, &want.hostname, &want.name);
+    // Also of a cluster that never was: what was started before its files were written never will.
+    if state == Some(ContainerState::Restarting) && data == DataState::Unknown {
+        plan.depends_on_data = true;
+        return Rebirth::Wait;
+    }
+    if !desired.record.initialised || state == Some(ContainerState::Running) {
+        return Rebirth::No;
+    }
+    if desired.record.recovering().is_some() && is_server(want) && !node.begins.resets {
+        // It joins the survivor, once that is Ready.
+        return Rebirth::Wait;
+    }
+    match data {
+        DataState::Kept => return Rebirth::No,
+        DataState::Empty => {}
+        DataState::Unknown => {
+            plan.depends_on_data = true;
+            return Rebirth::Wait;
+        }
+    }
+    let Some(nodes) = &observed.nodes else {
+        plan.depends_on_nodes = true;
+        return Rebirth::Wait;
+    };
+    if nodes.contains_key(&want.hostname) { Rebirth::Forget } else { Rebirth::No }
+}
+
+/// Images of the containers that `desired` wants made, or may want made once their data was looked at,
+/// which a plan must know.
 pub fn images_needed(desired: &Desired, observed: &Observed) -> Vec<String> {
     let (observed, _) = plan_stranded(&mut Plan::default(), desired, observed);
     let mut images: Vec<String> = desired
         .containers
         .iter()
         .filter(|want| {
-            matches!(verdict(want, &observed), Verdict::Create | Verdict::Replace(_) | Verdict::Wait)
+            let stands = |c: &Container| c.state != ContainerState::Running;
+            !matches!(verdict(want, &observed), Verdict::Keep | Verdict::Reload(_))
+                || observed.container(&want.name).is_some_and(stands)
         })
         .map(|want| want.image.clone())
         .collect();
@@ -81,11 +195,17 @@ pub fn images_needed(desired: &Desired, observed: &Observed) -> Vec<String> {
 }
 
 /// The record comes first: what it says must not be lost once anything else exists.
-fn plan_record(plan: &mut Plan, identity: &Identity, desired: &Desired, observed: &Observed) -> Vec<usize> {
+fn plan_record(
+    plan: &mut Plan,
+    identity: &Identity,
+    desired: &Desired,
+    observed: &Observed,
+    after: Vec<usize>,
+) -> Vec<usize> {
     let current = desired.record.volume(identity);
     let written: Vec<usize> = match observed.volume(&current.name) {
         Some(_) => Vec::new(),
-        None => vec![plan.push(Action::CreateVolume(current.clone()), Vec::new())],
+        None => vec![plan.push(Action::CreateVolume(current.clone()), after)],
     };
     for old in observed.volumes.iter().filter(|v| v.role() == Some(Role::Record) && v.name != current.name) {
         plan.push(Action::RemoveVolume(old.name.clone()), written.clone());
@@ -183,15 +303,48 @@ enum Verdict<'a> {
 
 fn verdict<'a>(want: &ContainerWant, observed: &'a Observed) -> Verdict<'a> {
     let Some(container) = observed.container(&want.name) else { return Verdict::Create };
-    let same = Some(container.hash()) == want.labels.get(label::HASH).map(String::as_str);
+    let same = Some(container.hash()) == want.labels.get(label::HASH).map(String::as_str)
+        && is_of_epoch(want, container)
+        && is_attached(want, container);
     match container.state {
         ContainerState::Removing => Verdict::Wait,
         ContainerState::Dead | ContainerState::Created => Verdict::Replace(container),
         _ if !same => Verdict::Replace(container),
+        ContainerState::Exited | ContainerState::Restarting if has_no_data(want, observed) => {
+            Verdict::Replace(container)
+        }
         ContainerState::Exited => Verdict::Start(container),
+        // Docker restarts it in vain.
+        ContainerState::Restarting if want.node().is_none() && !is_loaded(want, observed) => {
+            Verdict::Replace(container)
+        }
         ContainerState::Running if !is_loaded(want, observed) => Verdict::Reload(container),
         ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => Verdict::Keep,
     }
+}
+
+/// Whether the container of a server was made after the last recovery.
+fn is_of_epoch(want: &ContainerWant, container: &Container) -> bool {
+    want.labels.get(label::EPOCH) == container.labels.get(label::EPOCH)
+}
+
+/// Whether a container is where it should be in every network that it should be in.
+fn is_attached(want: &ContainerWant, container: &Container) -> bool {
+    let at = |network: &str, address: Ipv4Addr| {
+        let place = container.networks.get(network);
+        let is = |Attachment { address: now, pinned }: &Attachment| pinned.or(*now) == Some(address);
+        // One that stands still may not tell.
+        place.is_some_and(|place| *place == Attachment::default() || is(place))
+    };
+    // A container has one place in a network.
+    let guests = want.guest.iter().filter(|guest| guest.network != want.network);
+    at(&want.network, want.address) && guests.into_iter().all(|guest| at(&guest.network, guest.address))
+}
+
+/// Whether a node's data is gone. One that fails for other reasons is not mended by a new container.
+fn has_no_data(want: &ContainerWant, observed: &Observed) -> bool {
+    let state = |node: &NodeConfig| observed.data_of(node.role, &want.hostname, &want.name);
+    want.node().is_some_and(|node| state(node) == DataState::Empty)
 }
 
 fn is_server(want: &ContainerWant) -> bool {
@@ -202,21 +355,29 @@ fn is_server(want: &ContainerWant) -> bool {
 /// replaced: while it is down, the others must hold the majority of etcd.
 fn rolls(want: &ContainerWant, desired: &Desired, observed: &Observed) -> bool {
     let several = desired.containers.iter().filter(|other| is_server(other)).count() > 1;
-    let replaced =
-        matches!(verdict(want, observed), Verdict::Replace(c) if c.state == ContainerState::Running);
+    // One that is out of its network is out of the majority already, as are all in a recovery.
+    let replaced = matches!(verdict(want, observed), Verdict::Replace(c)
+        if c.state == ContainerState::Running && is_attached(want, c) && is_of_epoch(want, c));
     several && desired.record.initialised && replaced
 }
 
-/// The server to replace in this plan, of those that run: one at most, and only where no other is
-/// missed meanwhile. One that is not Ready itself is missed by nobody, and goes first.
+/// The server to replace in this plan, of those that run: one at most, and only where the others that
+/// are Ready are a majority without it. One that is not Ready itself goes first.
 fn next_to_roll<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a str> {
-    let ready = observed.ready.as_ref()?;
+    let nodes = observed.nodes.as_ref()?;
     let is_ready = |want: &ContainerWant| {
+        // One that is made anew in this plan whatever the others do is not there meanwhile.
+        let stays = matches!(verdict(want, observed), Verdict::Keep) || rolls(want, desired, observed);
         let running = observed.container(&want.name).is_some_and(|c| c.state == ContainerState::Running);
-        running && ready.contains(&want.hostname)
+        stays && running && nodes.get(&want.hostname).copied().unwrap_or_default()
     };
     let servers = desired.containers.iter().filter(|want| is_server(want));
     let (healthy, sick): (Vec<_>, Vec<_>) = servers.partition(|want| is_ready(want));
+    let all = healthy.len() + sick.len();
+    let others = if sick.is_empty() { healthy.len().saturating_sub(1) } else { healthy.len() };
+    if others <= all / 2 {
+        return None;
+    }
     let turn = if sick.is_empty() { healthy } else { sick };
     turn.into_iter().find(|want| rolls(want, desired, observed)).map(|want| want.name.as_str())
 }
@@ -236,6 +397,7 @@ fn plan_container(
     observed: &Observed,
     images: &Images,
     mut after: Vec<usize>,
+    rebirth: Rebirth,
     now: Timestamp,
 ) -> Option<usize> {
     match verdict(want, observed) {
@@ -275,6 +437,11 @@ fn plan_container(
             after.push(removed);
         }
         Verdict::Create => {}
+    }
+    if rebirth == Rebirth::Forget {
+        // Only now: its kubelet would register again, and its etcd would come back.
+        let forgotten = plan.push(Action::ForgetNode(want.hostname.clone()), after.clone());
+        after.push(forgotten);
     }
     Some(plan.push(Action::RunContainer(Box::new(want.clone())), after))
 }

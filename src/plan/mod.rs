@@ -14,6 +14,7 @@ mod host;
 mod images;
 mod observed;
 mod prune;
+mod quorum;
 mod record;
 mod removal;
 mod sensitive;
@@ -38,6 +39,8 @@ pub use images::{
 };
 pub use observed::*;
 pub use prune::{Answer, ApiServer, Belongings, RecordState, Standing, Verdict, judge};
+pub(crate) use quorum::data_lost;
+pub use quorum::{Recover, recover};
 pub use record::*;
 pub use removal::removal;
 pub use sensitive::Sensitive;
@@ -63,8 +66,10 @@ pub struct Plan {
     pub later: Option<Duration>,
     /// What holds the cluster up until a person acts.
     pub blocked: Option<Blocked>,
-    /// A server is to be replaced, and whether it may be depends on which Nodes are Ready.
+    /// What may be done depends on which Nodes there are and are Ready.
     pub depends_on_nodes: bool,
+    /// What is to be done depends on what lies in data volumes.
+    pub depends_on_data: bool,
 }
 
 impl Plan {
@@ -82,7 +87,9 @@ impl Plan {
     /// Whether it makes or starts a node.
     pub fn starts_nodes(&self) -> bool {
         self.steps.iter().any(|step| match &step.action {
-            Action::RunContainer(want) | Action::StartContainer { want, .. } => {
+            Action::RunContainer(want)
+            | Action::StartContainer { want, .. }
+            | Action::TellNode { want, .. } => {
                 matches!(want.kind, ContainerKind::Node(_))
             }
             _ => false,
@@ -122,6 +129,16 @@ pub enum Action {
         /// What it should be.
         want: Box<ContainerWant>,
     },
+    /// Writes the files of a running node anew, for its next start.
+    TellNode {
+        /// Id of its container.
+        id: String,
+        /// What it should be.
+        want: Box<ContainerWant>,
+    },
+    /// Makes the nested cluster forget a Node whose data is lost, and its membership of etcd: one of
+    /// its name could not join otherwise.
+    ForgetNode(String),
     /// Gives a running load balancer what it forwards, without a restart.
     ReloadBalancer {
         /// Id of its container.
@@ -157,6 +174,8 @@ impl std::fmt::Display for Action {
             Self::CreateVolume(v) => write!(f, "create volume {}", v.name),
             Self::RunContainer(c) => write!(f, "run container {} ({})", c.name, c.image),
             Self::StartContainer { want, .. } => write!(f, "start container {}", want.name),
+            Self::TellNode { want, .. } => write!(f, "tell node {}", want.name),
+            Self::ForgetNode(name) => write!(f, "forget Node {name}"),
             Self::ReloadBalancer { want, .. } => write!(f, "reload load balancer {}", want.name),
             Self::RemoveContainer { name, .. } => write!(f, "remove container {name}"),
             Self::RemoveVolume(name) => write!(f, "remove volume {name}"),

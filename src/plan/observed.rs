@@ -1,9 +1,6 @@
 //! What exists in Docker, as plain data, from three list calls.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -22,9 +19,33 @@ pub struct Observed {
     pub networks: Vec<Network>,
     /// Fingerprint of the configuration that its load balancer has loaded, where one runs.
     pub loaded: Option<String>,
-    /// Names of the Nodes that the nested API says are Ready; None while it was not asked or did
-    /// not answer.
-    pub ready: Option<BTreeSet<String>>,
+    /// The Nodes that the nested API knows, and whether each is Ready; None while it was not asked or
+    /// did not answer.
+    pub nodes: Option<BTreeMap<String, bool>>,
+    /// What lies in the data volumes of nodes, by name of the volume; None while nobody looked.
+    pub data: Option<BTreeMap<String, NodeData>>,
+}
+
+/// What was found in a node's data volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeData {
+    /// Whether the token lies there, which k3nest writes before it starts a node.
+    pub token: bool,
+    /// Whether there is an etcd member's data.
+    pub etcd: bool,
+    /// When etcd wrote there last, where that was asked.
+    pub written: Option<Timestamp>,
+}
+
+/// What has become of a node's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataState {
+    /// It is there.
+    Kept,
+    /// There is none: the node is new, or its data is lost.
+    Empty,
+    /// Its volume is there, and nobody has looked into it.
+    Unknown,
 }
 
 /// A container.
@@ -201,6 +222,31 @@ impl Observed {
             .filter(|v| v.role() == Some(Role::Record))
             .filter_map(|v| Record::from_labels(&v.labels))
             .max_by_key(|r| r.generation)
+    }
+
+    /// The record as containers and networks were made by it, where its own volume is gone: it is in
+    /// no container's use, so that `docker volume prune` takes it.
+    pub fn remembered(&self) -> Option<Record> {
+        let containers = self.containers.iter().map(|c| &c.labels);
+        let networks = self.networks.iter().map(|n| &n.labels);
+        containers.chain(networks).filter_map(Record::from_labels).max_by_key(|r| r.generation)
+    }
+
+    /// What has become of the data of the node called `node`, of a role, in the container called
+    /// `container`. One that runs has it open.
+    pub fn data_of(&self, role: Role, node: &str, container: &str) -> DataState {
+        let is_data = |v: &&Volume| {
+            v.role() == Some(Role::Data) && v.labels.get(label::NODE).map(String::as_str) == Some(node)
+        };
+        let Some(volume) = self.volumes.iter().find(is_data) else { return DataState::Empty };
+        if let Some(data) = self.data.as_ref().and_then(|data| data.get(&volume.name)) {
+            let there = if role == Role::Server { data.etcd } else { data.token };
+            return if there { DataState::Kept } else { DataState::Empty };
+        }
+        match self.container(container).map(|c| c.state) {
+            Some(ContainerState::Running | ContainerState::Paused) => DataState::Kept,
+            _ => DataState::Unknown,
+        }
     }
 
     /// Every node whose birth certificate exists.

@@ -1,7 +1,10 @@
 //! The durable record: what must outlive operator, CLI and status, kept as labels of a volume next
 //! to the data. A change writes the next generation and then removes the last.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
@@ -34,6 +37,20 @@ pub struct Record {
     /// Whether a server was Ready once. From then on no server ever makes an empty cluster.
     #[serde(default)]
     pub initialised: bool,
+    /// How many servers it has. 0: not known.
+    #[serde(default)]
+    pub servers: u32,
+    /// Indices of the servers that were Ready once since the cluster was made or recovered: its etcd
+    /// has them as members.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joined: BTreeSet<u32>,
+    /// The last recovery of a lost quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// The nonce of the last recovery that was asked for, whatever came of it: nothing is done twice
+    /// for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover_nonce: Option<String>,
     /// Highest version a server was Ready with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub highest_version: Option<String>,
@@ -58,6 +75,16 @@ pub struct RecordedNetwork {
     pub subnet: Ipv4Net,
     /// Whether k3nest made it, and removes it with the cluster.
     pub owned: bool,
+}
+
+/// A recovery: one server's data was kept, and the others joined it as new members.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Recovery {
+    /// Tells it from every other. A word.
+    pub epoch: String,
+    /// Index of the server whose data was kept.
+    pub survivor: u32,
 }
 
 /// A pinned address in somebody else's network.
@@ -89,11 +116,16 @@ impl Record {
         Some(record)
     }
 
+    /// As in the label.
+    pub fn to_label(&self) -> String {
+        // A struct of strings and numbers always serialises.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// The volume that holds this generation.
     pub fn volume(&self, identity: &Identity) -> VolumeWant {
         let mut labels = identity.labels(Role::Record);
-        // A struct of strings and numbers always serialises.
-        labels.insert(label::RECORD.into(), serde_json::to_string(self).unwrap_or_default());
+        labels.insert(label::RECORD.into(), self.to_label());
         if let Some(spec) = &self.spec {
             labels.insert(label::SPEC.into(), spec.clone());
         }
@@ -101,6 +133,19 @@ impl Record {
             name: identity.object_name(&format!("{}-record-{}", identity.name, self.generation)),
             labels,
         }
+    }
+
+    /// The servers that are members of the cluster's etcd, as far as is known.
+    pub fn voters(&self) -> BTreeSet<u32> {
+        match &self.recovery {
+            Some(recovery) if self.joined.is_empty() => [recovery.survivor].into(),
+            _ => self.joined.clone(),
+        }
+    }
+
+    /// The recovery under way, until its survivor was Ready.
+    pub fn recovering(&self) -> Option<&Recovery> {
+        self.recovery.as_ref().filter(|_| self.joined.is_empty())
     }
 
     /// This record with `change` made, as the next generation; unchanged if nothing changes.

@@ -25,10 +25,7 @@ pub struct Desired {
 impl Desired {
     /// The nodes, with their containers.
     pub fn nodes(&self) -> impl Iterator<Item = (&ContainerWant, &NodeConfig)> {
-        self.containers.iter().filter_map(|want| match &want.kind {
-            ContainerKind::Node(node) => Some((want, &**node)),
-            ContainerKind::LoadBalancer(_) => None,
-        })
+        self.containers.iter().filter_map(|want| Some((want, want.node()?)))
     }
 }
 
@@ -107,6 +104,16 @@ pub enum ContainerKind {
     LoadBalancer(BalancerConfig),
 }
 
+impl ContainerWant {
+    /// What it is told, where it is a node.
+    pub fn node(&self) -> Option<&NodeConfig> {
+        match &self.kind {
+            ContainerKind::Node(node) => Some(node),
+            ContainerKind::LoadBalancer(_) => None,
+        }
+    }
+}
+
 impl ContainerKind {
     /// The role that goes with it.
     pub fn role(&self) -> Role {
@@ -169,6 +176,19 @@ pub struct NodeConfig {
     pub taints: Vec<NodeTaint>,
     /// Addresses of the other servers, on a server that joins them unless it has data already.
     pub peers: Vec<Ipv4Addr>,
+    /// How it begins.
+    pub begins: Begins,
+}
+
+/// What a node's entrypoint makes sure of before k3s starts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begins {
+    /// Whether its etcd data must be there: without it, k3s would found an empty cluster.
+    pub with_data: bool,
+    /// The recovery that the server belongs to. Data of a membership before it is discarded.
+    pub epoch: Option<String>,
+    /// Whether it is the one whose data that recovery keeps, as the only member.
+    pub resets: bool,
 }
 
 impl NodeConfig {

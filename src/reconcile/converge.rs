@@ -102,9 +102,8 @@ pub async fn converge<E: Engine, A: ClusterApi>(
             }
             continue;
         }
-        let initialised = seen.record.as_ref().is_some_and(|r| r.initialised);
         let given = planner.input.token().cloned();
-        let files = StepFiles::gather(&world.engine, &seen.observed, &plan, given, initialised).await?;
+        let files = StepFiles::gather(world, seen, &plan, given).await?;
         let report = execute(&world.engine, &request.identity, &plan, &files, &world.progress).await;
         seen.changes += report.done;
         recorded |= report.failures.is_empty() && plan.steps.iter().any(|step| writes_record(&step.action));

@@ -4,16 +4,20 @@
 use rand::RngExt;
 use tokio::sync::OnceCell;
 
+use super::{World, converge::Seen};
 use crate::{
     api::Role,
-    engine::{Command, Engine, EngineError, FileSource, Result},
-    k3s::{self, K3S_TOKEN_PATH, TOKEN_PATH},
-    plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Observed, Plan, Sensitive},
+    engine::{Command, Engine, EngineError, Inside, Result},
+    k3s::{self, Access, ClusterApi, K3S_TOKEN_PATH, TOKEN_PATH},
+    plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Plan, Sensitive},
 };
 
-/// The files that a step writes.
-pub struct StepFiles<'a, E> {
+/// The files that a step writes, and its way into the nested cluster.
+pub struct StepFiles<'a, E, A> {
     engine: &'a E,
+    clusters: &'a A,
+    /// Where the nested API answered in this step.
+    way_in: Option<(Access, String)>,
     /// The token the user gave.
     given: Option<Sensitive<Vec<u8>>>,
     /// Whether the cluster was Ready once, so that its token is not to be invented.
@@ -22,27 +26,33 @@ pub struct StepFiles<'a, E> {
     token: OnceCell<Sensitive<Vec<u8>>>,
 }
 
-impl<'a, E: Engine> StepFiles<'a, E> {
-    /// For a step that finds the nodes `observed` and carries out `plan`: if that starts a node, what
-    /// they know of the token is asked before any of them is removed.
+impl<'a, E: Engine, A: ClusterApi> StepFiles<'a, E, A> {
+    /// For a step that found `seen` and carries out `plan`: if that starts a node, what those that are there
+    /// know of the token is asked before any of them is removed.
     ///
     /// # Errors
     /// Where Docker could not be asked.
     pub async fn gather(
-        engine: &'a E,
-        observed: &Observed,
+        world: &'a World<E, A>,
+        seen: &Seen,
         plan: &Plan,
         given: Option<Sensitive<Vec<u8>>>,
-        initialised: bool,
     ) -> Result<Self> {
-        let files = Self { engine, given, initialised, token: OnceCell::new() };
+        let files = Self {
+            engine: &world.engine,
+            clusters: &world.clusters,
+            way_in: seen.access.clone().zip(seen.url.clone()),
+            given,
+            initialised: seen.record.as_ref().is_some_and(|r| r.initialised),
+            token: OnceCell::new(),
+        };
         if !plan.starts_nodes() {
             return Ok(files);
         }
         // Servers first. An agent that was told the token of a server which came to nothing holds
         // the only copy.
         for role in [Role::Server, Role::Agent] {
-            for node in observed.containers.iter().filter(|c| c.role() == Some(role)) {
+            for node in seen.observed.containers.iter().filter(|c| c.role() == Some(role)) {
                 if let Some(token) = files.token_in(&node.id).await? {
                     return Ok(Self { token: OnceCell::new_with(Some(token)), ..files });
                 }
@@ -89,7 +99,7 @@ impl<'a, E: Engine> StepFiles<'a, E> {
     }
 }
 
-impl<E: Engine> FileSource for StepFiles<'_, E> {
+impl<E: Engine, A: ClusterApi> Inside for StepFiles<'_, E, A> {
     fn command(&self, want: &ContainerWant) -> Command {
         k3s::command(want)
     }
@@ -102,18 +112,28 @@ impl<E: Engine> FileSource for StepFiles<'_, E> {
             ContainerKind::LoadBalancer(config) => k3s::balancer_files(config),
         })
     }
+
+    async fn forget(&self, node: &str) -> Result<()> {
+        let failed = |message: String| EngineError::Busy { what: format!("forget Node {node}"), message };
+        let Some((access, url)) = &self.way_in else { return Err(failed("the API does not answer".into())) };
+        self.clusters.forget_node(access, url, node).await.map_err(failed)
+    }
 }
 
 /// For plans that create nothing.
 pub struct NoFiles;
 
-impl FileSource for NoFiles {
+impl Inside for NoFiles {
     fn command(&self, want: &ContainerWant) -> Command {
         k3s::command(want)
     }
 
     async fn files(&self, _id: &str, _want: &ContainerWant) -> Result<Vec<FileWant>> {
         Ok(Vec::new())
+    }
+
+    async fn forget(&self, _node: &str) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -63,6 +63,7 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
             image: reference,
             script: plan::PROBE.into(),
             labels: identity.labels(Role::Probe),
+            volumes: Vec::new(),
         };
         let machine = Machine::parse(&self.world.engine.run_once(&probe).await?);
         self.world.machines.note(&self.engine.id, self.now, machine.clone());

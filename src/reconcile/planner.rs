@@ -1,20 +1,21 @@
 //! What lasts from round to round of a step: what was gathered, and the plan made of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use super::{
     Request, World,
     converge::Seen,
+    data::Look,
     files::random_hex,
     inside::look_inside,
     stop::{Stop, stop},
 };
 use crate::{
-    api::{Blocked, Reason, Role},
+    api::{Blocked, Reason, Role, label},
     engine::{Engine, EngineError, Report, Scope, observe},
-    k3s::{ClusterApi, LOADED_PATH, NodeFacts},
+    k3s::{ClusterApi, LOADED_PATH, NGINX_PATH, NodeFacts},
     plan::{
         self, Ask, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess, Observed, Plan, Record,
         Values,
@@ -85,25 +86,39 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             |observed: &Observed| plan::diff(&self.request.identity, &desired, observed, &images, self.now);
         let mut plan = diff(&seen.observed);
         seen.desired = Some(desired.clone());
+        if plan.depends_on_data {
+            seen.observed.data = Some(self.look_at_data(&record, &seen.observed, Look::Whether).await?);
+            plan = diff(&seen.observed);
+            if matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::QuorumLost) {
+                // Which of them survives best is told by when it was written to.
+                seen.observed.data = Some(self.look_at_data(&record, &seen.observed, Look::When).await?);
+                plan = diff(&seen.observed);
+            }
+        }
         if plan.depends_on_nodes {
             look_inside(self.world, self.request, seen).await;
             if let Some(Ok(nodes)) = &seen.nodes {
-                let ready = nodes.iter().filter(|node| node.ready).map(|node| node.name.clone()).collect();
-                seen.observed.ready = Some(ready);
+                seen.observed.nodes =
+                    Some(nodes.iter().map(|node| (node.name.clone(), node.ready)).collect());
                 plan = diff(&seen.observed);
             }
         }
         Ok(plan)
     }
 
-    /// What the running load balancer says that it has loaded.
+    /// What the load balancer says that it has loaded. Without the configuration itself it has not: it
+    /// runs on what it read, and would not start again.
     async fn loaded(&self, observed: &Observed) -> Result<Option<String>, EngineError> {
-        let runs = |c: &&plan::Container| {
-            c.role() == Some(Role::LoadBalancer) && c.state == plan::ContainerState::Running
-        };
+        let up = [plan::ContainerState::Running, plan::ContainerState::Restarting];
+        let runs = |c: &&plan::Container| c.role() == Some(Role::LoadBalancer) && up.contains(&c.state);
         let Some(balancer) = observed.containers.iter().find(runs) else { return Ok(None) };
-        let mark = self.world.engine.read_file(&balancer.id, LOADED_PATH).await?;
-        Ok(mark.and_then(|mark| String::from_utf8(mark).ok()))
+        let engine = &self.world.engine;
+        let (configuration, mark) = tokio::try_join!(
+            engine.read_file(&balancer.id, NGINX_PATH),
+            engine.read_file(&balancer.id, LOADED_PATH)
+        )?;
+        let there = configuration.is_some_and(|text| !text.is_empty());
+        Ok(mark.filter(|_| there).and_then(|mark| String::from_utf8(mark).ok()))
     }
 
     fn desired(
@@ -124,6 +139,10 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             (Some(next), Some(written)) if written.generation < next.generation => Some(next),
             (next, written) => written.or(next),
         };
+        let known = known.or_else(|| self.remembered(&seen.observed));
+        if known.is_none() {
+            self.refuse_vanished()?;
+        }
         let Some(known) = known else {
             let engine_id = self.engine.id.clone();
             let salt = random_hex(16);
@@ -158,7 +177,11 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             }
             None => known.api_port,
         };
+        let known = self.recovered(known, seen).await?;
         let record = known.changed(|r| {
+            if !r.initialised || r.servers == 0 {
+                r.servers = self.request.spec.servers.replicas;
+            }
             r.guest = guest;
             r.api_port = api_port;
             if self.request.keep_spec.is_some() {
@@ -166,6 +189,50 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             }
         });
         self.next_record = Some(record.clone());
+        Ok(record)
+    }
+
+    /// The record as the cluster's objects remember it, where its volume is gone. What happened since
+    /// they were made is not in it: the safe guess is that it has served, with every server it has.
+    fn remembered(&self, observed: &Observed) -> Option<Record> {
+        let remembered = observed.remembered()?;
+        let servers = observed.members().into_iter().filter(|m| m.pool == plan::SERVER_POOL);
+        Some(remembered.changed(|r| {
+            r.initialised = true;
+            r.joined = servers.map(|m| m.index).collect();
+            r.spec.clone_from(&self.request.keep_spec);
+        }))
+    }
+
+    /// A cluster that has served, and of which nothing at all is left, is not begun anew. Only to refuse
+    /// something is a former report believed.
+    fn refuse_vanished(&self) -> Result<(), Blocked> {
+        match &self.request.former.version {
+            None => Ok(()),
+            Some(version) => Err(plan::data_lost(&format!(
+                "the cluster ran {version} on this Docker engine, and nothing of it is left there"
+            ))),
+        }
+    }
+
+    /// The record with the recovery that the request wishes for, each wish once.
+    async fn recovered(&self, known: Record, seen: &Seen) -> Result<Record, Stop> {
+        let Some(wish) = &self.request.recover else { return Ok(known) };
+        if self.read_only || known.recover_nonce.as_ref() == Some(&wish.nonce) {
+            return Ok(known);
+        }
+        let data = self.look_at_data(&known, &seen.observed, Look::When).await?;
+        let observed = Observed { data: Some(data), ..seen.observed.clone() };
+        let identity = &self.request.identity;
+        let record = plan::recover(identity, &known, &observed, wish)?;
+        let begun = record.recovery.as_ref().filter(|recovery| known.recovery.as_ref() != Some(recovery));
+        (self.world.progress)(&match begun {
+            Some(recovery) => format!(
+                "keeping the data of {}; the other servers join it as new members",
+                identity.node_name(plan::SERVER_POOL, recovery.survivor)
+            ),
+            None => "enough servers have their data: nothing is given up".to_owned(),
+        });
         Ok(record)
     }
 
@@ -291,13 +358,13 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     /// there is something to write.
     pub fn note_success(&mut self, seen: &Seen) -> bool {
         let (Some(record), Some(Ok(nodes))) = (&seen.record, &seen.nodes) else { return false };
-        let servers: Vec<&str> = seen
+        let servers: BTreeMap<&str, u32> = seen
             .nodes_wanted()
             .filter(|(_, node)| node.role == Role::Server)
-            .map(|(_, node)| &*node.node_name)
+            .filter_map(|(want, node)| Some((&*node.node_name, want.labels.get(label::INDEX)?.parse().ok()?)))
             .collect();
         let ready: Vec<&NodeFacts> =
-            nodes.iter().filter(|n| n.ready && servers.contains(&n.name.as_str())).collect();
+            nodes.iter().filter(|n| n.ready && servers.contains_key(n.name.as_str())).collect();
         // Of equals the last counts: v1.36.1+k3s2 over v1.36.1+k3s1.
         let highest = record
             .highest_version
@@ -307,6 +374,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             .max_by_key(|version| plan::version_numbers(version));
         let next = record.changed(|r| {
             r.initialised |= !ready.is_empty();
+            r.joined.extend(ready.iter().filter_map(|node| servers.get(node.name.as_str())));
             r.highest_version = highest;
         });
         let news = next != *record;

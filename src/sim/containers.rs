@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use super::docker::{Docker, SimContainer, SimVolume, busy, not_found, refused};
 use crate::{
     api::{Protocol, label},
-    engine::{EngineError, Result},
+    engine::{EngineError, Probe, Result},
+    k3s::ETCD_NAME_PATH,
     plan::{ContainerState, ContainerWant, FileWant, HostPort, MountSource, VolumeWant},
 };
 
@@ -58,6 +59,21 @@ impl Docker {
         self.place_container(want, ContainerState::Created, network_id, volumes)
     }
 
+    /// What a probe says: of the host, or of the volumes that it looks into.
+    pub fn told(&self, probe: &Probe) -> String {
+        if probe.volumes.is_empty() {
+            return self.machine.clone();
+        }
+        let line = |(name, _): &(String, String)| {
+            let volume = self.volumes.get(name);
+            let token = volume.is_some_and(|v| v.files.contains_key("/k3nest/token"));
+            let etcd = volume.is_some_and(|v| v.etcd.is_some());
+            let word = |is: bool, word: &'static str| if is { word } else { "-" };
+            format!("{name} {} {} -\n", word(token, "token"), word(etcd, "etcd"))
+        };
+        probe.volumes.iter().map(line).collect()
+    }
+
     /// A container in the host's network that runs and ends.
     pub fn run_probe(&mut self, want: &ContainerWant) -> Result<String> {
         if !self.images.get(&want.image).is_some_and(|i| i.present) {
@@ -89,6 +105,7 @@ impl Docker {
             files: BTreeMap::new(),
             volumes,
             network_id,
+            attached: true,
         };
         let id = container.id.clone();
         self.containers.insert(want.name.clone(), container);
@@ -180,6 +197,10 @@ impl Docker {
 
     pub fn read_file(&self, id: &str, path: &str) -> Option<Vec<u8>> {
         let container = self.containers.values().find(|c| c.id == id)?;
+        if path == ETCD_NAME_PATH {
+            let (volume, _) = self.place(container, path)?;
+            return self.volumes.get(volume)?.etcd.is_some().then(|| container.want.hostname.clone().into());
+        }
         let file = match self.place(container, path) {
             Some((volume, rest)) => self.volumes.get(volume)?.files.get(&rest)?,
             None => container.files.get(path)?,

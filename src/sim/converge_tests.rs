@@ -9,6 +9,7 @@ use super::{
     lab::{Lab, cases, host, is_ready},
     projection::{difference, project, record},
     specs::{Draft, Edit, VERSIONS, dev, draft, edit},
+    wounds::{Wound, wound},
 };
 use crate::api::label;
 
@@ -44,19 +45,45 @@ fn fresh(draft: &Draft) -> String {
     project(&docker, &dev(), draft)
 }
 
-/// An edit, and how many steps are taken before the next.
-type Act = (Edit, usize);
+/// What happens, and how many steps are taken before the next.
+#[derive(Clone, Debug)]
+struct Act {
+    edit: Option<Edit>,
+    wound: Option<Wound>,
+    steps: usize,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let what = (prop::option::of(edit()), prop::option::of(wound()), 0..4usize);
+    what.prop_map(|(edit, wound, steps)| Act { edit, wound, steps })
+}
+
+/// Whether `wound` is one that k3nest can put right at this moment: data of a cluster that has others
+/// to have it from, and a record that was written more than once.
+fn can_be_healed(wound: &Wound, lab: &Lab, ready: bool) -> bool {
+    let initialised = record(&lab.engine.docker(), &dev()).is_some_and(|record| record.initialised);
+    match wound {
+        Wound::RecordRemoved => initialised,
+        wound => !wound.takes_data() || (ready && initialised),
+    }
+}
 
 fn history(lab: &mut Lab, first: &Draft, acts: &[Act]) -> Result<Draft, TestCaseError> {
     let mut draft = first.clone();
     let mut born: Option<ForLife> = None;
+    let mut ready = false;
     for act in std::iter::once(None).chain(acts.iter().map(Some)) {
-        let steps = act.map_or(3, |(_, steps)| *steps);
-        if let Some((edit, _)) = act {
+        let steps = act.map_or(3, |act| act.steps);
+        if let Some(edit) = act.and_then(|act| act.edit.as_ref()) {
             draft = draft.edited(edit);
+        }
+        if let Some(wound) = act.and_then(|act| act.wound.as_ref()).filter(|w| can_be_healed(w, lab, ready)) {
+            wound.inflict(&mut lab.engine.docker(), &dev());
+            ready = false;
         }
         for _ in 0..steps {
             let outcome = lab.step(&draft, &dev());
+            ready = outcome.as_ref().is_some_and(is_ready);
             lab.wait(outcome.as_ref());
             let now = for_life(&lab.engine.docker());
             if let (Some(born), Some(now)) = (&born, &now) {
@@ -65,7 +92,7 @@ fn history(lab: &mut Lab, first: &Draft, acts: &[Act]) -> Result<Draft, TestCase
                     (&now.etcd, &now.token, &now.subnet)
                 );
                 if draft.api_port.is_none() && born.api_port != now.api_port {
-                    prop_assert!(acts.iter().any(|(edit, _)| matches!(edit, Edit::ApiPort(Some(_)))));
+                    prop_assert!(acts.iter().any(|act| matches!(act.edit, Some(Edit::ApiPort(Some(_))))));
                 }
             }
             born = now.or(born);
@@ -80,7 +107,7 @@ proptest! {
     #[test]
     fn every_history_ends_as_if_made_that_way(
         first in draft(),
-        acts in prop::collection::vec((edit(), 0..4usize), 0..5),
+        acts in prop::collection::vec(act(), 0..6),
         accidents in faults(60),
     ) {
         // Given a history of edits with accidents,

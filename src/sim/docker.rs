@@ -39,6 +39,8 @@ pub struct SimContainer {
     pub volumes: BTreeMap<String, String>,
     /// The network it was created in: another one of the same name will not do.
     pub network_id: String,
+    /// Whether it is still in its network.
+    pub attached: bool,
 }
 
 /// A volume with its files, by path below it, and the etcd that lives there.
@@ -69,6 +71,8 @@ pub struct Docker {
     pub containers: BTreeMap<String, SimContainer>,
     pub volumes: BTreeMap<String, SimVolume>,
     pub networks: Vec<Network>,
+    /// The members of each etcd, by its id: names of their Nodes.
+    pub members: BTreeMap<String, BTreeSet<String>>,
     /// Nodes by name, of each etcd by its id.
     pub nodes: BTreeMap<String, BTreeMap<String, SimNode>>,
     pub images: BTreeMap<String, SimImage>,
@@ -169,7 +173,9 @@ impl SimContainer {
             status: self.status(now),
             labels: self.want.labels.clone(),
             created: whole_seconds(self.created),
-            networks: guest.chain([(self.want.network.clone(), attach(self.want.address))]).collect(),
+            networks: guest
+                .chain(self.attached.then(|| (self.want.network.clone(), attach(self.want.address))))
+                .collect(),
             ports: if up { self.host_ports() } else { Vec::new() },
         }
     }
@@ -257,7 +263,7 @@ impl Docker {
             self.networks.iter().filter(|n| n.id == id).map(|n| n.name.as_str()).collect();
         let holds = |c: &SimContainer| {
             c.is_up()
-                && (c.network_id == id
+                && ((c.network_id == id && c.attached)
                     || c.want.guest.as_ref().is_some_and(|g| guests.contains(g.network.as_str())))
         };
         if self.containers.values().any(holds) {

@@ -290,7 +290,7 @@ impl Engine for SimEngine {
         let run = |docker: &mut Docker| docker.run_probe(&want);
         let id = self.change(format!("create container {}", want.name), run).await?;
         self.remove_container(&id).await?;
-        Ok(self.docker().machine.clone())
+        Ok(self.docker().told(probe))
     }
 
     fn events(&self, _since: jiff::Timestamp) -> impl Stream<Item = Result<EngineEvent>> + Send {

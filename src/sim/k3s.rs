@@ -2,12 +2,15 @@
 //! volumes of the servers, opens with one token only, and is made anew by whoever starts without
 //! data and is told to.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Taint;
 
-use super::docker::{Docker, SimContainer, SimVolume};
+use super::docker::{Docker, SimContainer};
 use crate::{
     api::{NodeTaint, Role, label},
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts, TOKEN_PATH},
@@ -31,7 +34,10 @@ pub struct Etcd {
 /// A Node: as its kubelet reported last.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SimNode {
+    /// Empty until its kubelet registers.
     pub version: String,
+    /// What its kubelet has to know.
+    pub password: Vec<u8>,
     /// When its kubelet spoke last, in whole seconds.
     pub reported: Timestamp,
     pub labels: BTreeMap<String, String>,
@@ -73,8 +79,12 @@ impl Docker {
             self.broken.push(format!("SPLIT: {name} keeps its data in no volume"));
             return ContainerState::Running;
         };
-        if token.is_empty() || config.is_empty() {
+        if config.is_empty() {
             self.broken.push(format!("{name} was started without its files"));
+        }
+        if token.is_empty() {
+            // The entrypoint ends: the volume was emptied behind k3nest's back.
+            return ContainerState::Restarting;
         }
         if self.volumes[&data].anonymous || container.volumes.values().any(|v| self.volumes[v].anonymous) {
             self.broken.push(format!("{name} has an anonymous volume"));
@@ -85,7 +95,15 @@ impl Docker {
             }
             return ContainerState::Running;
         }
+        let node = container.want.hostname.clone();
+        if !self.take_part(&container, &data) {
+            return ContainerState::Restarting;
+        }
         match self.volumes[&data].etcd.clone() {
+            // A member that was removed stays outside.
+            Some(etcd) if !self.members.get(&etcd.id).is_some_and(|m| m.contains(&node)) => {
+                ContainerState::Restarting
+            }
             Some(etcd) => self.open(name, &etcd, &token),
             None if config.contains_key("server") && !config.contains_key("cluster-init") => {
                 ContainerState::Running
@@ -96,10 +114,36 @@ impl Docker {
                         .push(format!("SPLIT: {name} began an empty cluster in the place of one with data"));
                 }
                 let etcd = Etcd { id: self.id("etcd"), token: token.clone() };
+                self.members.entry(etcd.id.clone()).or_default().insert(node);
                 self.volumes.entry(data).or_default().etcd = Some(etcd.clone());
                 self.open(name, &etcd, &token)
             }
         }
+    }
+
+    /// What the entrypoint makes sure of: data that must be there, and the recovery that the server
+    /// belongs to. Whether it goes on.
+    fn take_part(&mut self, container: &SimContainer, data: &str) -> bool {
+        let conf = self.read_file(&container.id, "/etc/k3nest/node.conf").unwrap_or_default();
+        let conf = String::from_utf8_lossy(&conf).into_owned();
+        let value = |key: &str| {
+            conf.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
+        };
+        let Some(volume) = self.volumes.get_mut(data) else { return false };
+        if volume.etcd.is_none() && value("K3NEST_DATA").is_some() {
+            return false;
+        }
+        let Some(epoch) = value("K3NEST_EPOCH").map(String::into_bytes) else { return true };
+        if volume.files.get("/k3nest/epoch").is_some_and(|(_, known)| *known == epoch) {
+            return true;
+        }
+        volume.files.insert("/k3nest/epoch".into(), (0o600, epoch));
+        if value("K3NEST_RESET").is_none() {
+            volume.etcd = None;
+        } else if let Some(etcd) = volume.etcd.clone() {
+            self.members.insert(etcd.id, [container.want.hostname.clone()].into());
+        }
+        true
     }
 
     /// A server opens its data, and writes its kubeconfig.
@@ -134,7 +178,7 @@ impl Docker {
             .containers
             .values()
             .filter(|c| c.network_id == server.network_id && c.want.labels.get(label::OWNER) == owner)
-            .filter(|c| c.state == ContainerState::Running)
+            .filter(|c| c.state == ContainerState::Running && c.attached)
             .cloned()
             .collect();
         for node in nodes {
@@ -148,7 +192,14 @@ impl Docker {
                 self.broken.push(format!("{} joins with another token than the cluster's", node.want.name));
                 continue;
             }
+            if !self.knows_password(&node, etcd) {
+                continue;
+            }
             if config.role == Role::Server && self.etcd_of(&node).is_none() {
+                // Another of that name is a member already: k3s refuses the second.
+                if !self.members.entry(etcd.id.clone()).or_default().insert(node.want.hostname.clone()) {
+                    continue;
+                }
                 let data = node.volumes.get(DATA_DIR).cloned().unwrap_or_default();
                 self.volumes.entry(data).or_default().etcd = Some(etcd.clone());
                 self.open(&node.want.name, etcd, &token);
@@ -162,6 +213,21 @@ impl Docker {
         }
     }
 
+    /// Whether the node has the password that the cluster knows for its name. One that is new brings
+    /// its own.
+    fn knows_password(&mut self, node: &SimContainer, etcd: &Etcd) -> bool {
+        let Some(volume) = node.volumes.get("/etc/rancher/node").cloned() else { return false };
+        let fresh = self.id("password").into_bytes();
+        let files = &mut self.volumes.entry(volume).or_default().files;
+        let password = files.entry("/password".into()).or_insert((0o600, fresh)).1.clone();
+        let known = self.nodes.entry(etcd.id.clone()).or_default().entry(node.want.hostname.clone());
+        let known = known.or_default();
+        if known.password.is_empty() {
+            known.password.clone_from(&password);
+        }
+        known.password == password
+    }
+
     /// Notes it if the container `id`, about to go down, takes the majority of its etcd along, in a
     /// cluster that is known to have served. One server alone has nobody to leave it to; that is no
     /// loss.
@@ -172,9 +238,9 @@ impl Docker {
         let ours = self.volumes.values().filter(|v| v.labels.get(label::OWNER) == owner);
         let initialised =
             ours.filter_map(|v| Record::from_labels(&v.labels)).any(|record| record.initialised);
-        let members = self.volumes.values().filter(|v| v.etcd.as_ref().is_some_and(|e| e.id == etcd.id));
+        let members = self.members.get(&etcd.id).map_or(0, BTreeSet::len);
         let served = owner.is_some_and(|owner| self.served.contains(owner));
-        if members.count() < 3 || !served || !initialised || !self.has_quorum(&etcd) {
+        if members < 3 || !served || !initialised || !self.has_quorum(&etcd) {
             return;
         }
         let name = container.want.name.clone();
@@ -188,12 +254,14 @@ impl Docker {
 
     /// Whether more than half of the members of `etcd` run.
     fn has_quorum(&self, etcd: &Etcd) -> bool {
-        let is_member = |volume: &SimVolume| volume.etcd.as_ref().is_some_and(|e| e.id == etcd.id);
-        let members = self.volumes.values().filter(|v| is_member(v)).count();
+        let Some(members) = self.members.get(&etcd.id) else { return false };
         let runs = |c: &&SimContainer| {
-            c.state == ContainerState::Running && self.etcd_of(c).is_some_and(|e| e.id == etcd.id)
+            c.state == ContainerState::Running
+                && c.attached
+                && members.contains(&c.want.hostname)
+                && self.etcd_of(c).is_some_and(|e| e.id == etcd.id)
         };
-        self.containers.values().filter(runs).count() * 2 > members
+        self.containers.values().filter(runs).count() * 2 > members.len()
     }
 
     /// The server behind `url`, through whatever load balancer publishes it.
@@ -205,12 +273,13 @@ impl Docker {
             let joined = port == API_PORT && (guest == Some(address) || c.want.address == address);
             let published =
                 c.host_ports().iter().any(|p| p.port == port && (p.ip == address || p.ip.is_unspecified()));
-            c.state == ContainerState::Running && (joined || published)
+            c.state == ContainerState::Running && c.attached && (joined || published)
         })?;
         let ContainerKind::LoadBalancer(config) = &balancer.want.kind else { return None };
         self.containers.values().find(|c| {
             c.state == ContainerState::Running
                 && c.network_id == balancer.network_id
+                && c.attached
                 && config.servers.contains(&c.want.address)
                 && self.etcd_of(c).is_some()
         })
@@ -233,10 +302,27 @@ impl Docker {
             return Err("the API is not ready: waiting for etcd".into());
         }
         let nodes = self.nodes.entry(etcd.id).or_default();
-        if !nodes.is_empty() {
+        if nodes.values().any(|node| !node.version.is_empty()) {
             self.served.insert(owner);
         }
-        Ok(nodes.iter().map(|(name, node)| node.facts(name)).collect())
+        let registered = nodes.iter().filter(|(_, node)| !node.version.is_empty());
+        Ok(registered.map(|(name, node)| node.facts(name)).collect())
+    }
+
+    /// Forgets a Node, with its password and its membership.
+    pub fn forget_node(&mut self, url: &str, name: &str) -> Result<(), String> {
+        let server = self.server_behind(url).cloned().ok_or("connection refused")?;
+        let etcd = self.etcd_of(&server).cloned().ok_or("no etcd")?;
+        if !self.has_quorum(&etcd) {
+            return Err("etcdserver: request timed out".into());
+        }
+        let up = |c: &SimContainer| c.is_up() && c.want.hostname == name && c.network_id == server.network_id;
+        if self.containers.values().any(up) {
+            self.broken.push(format!("Node {name} was deleted while it ran"));
+        }
+        self.nodes.entry(etcd.id.clone()).or_default().remove(name);
+        self.members.entry(etcd.id).or_default().remove(name);
+        Ok(())
     }
 
     /// Labels and taints as k3nest wants them. Returns whether that is news.
@@ -284,6 +370,12 @@ impl ClusterApi for super::engine::SimClusters {
     async fn probe(&self, access: &Access, url: &str, _servers: usize) -> Result<Vec<NodeFacts>, String> {
         self.0.pause().await;
         self.0.docker().probe(access, url)
+    }
+
+    async fn forget_node(&self, _access: &Access, url: &str, node: &str) -> Result<(), String> {
+        self.0.pause().await;
+        self.0.note(format!("forget node {node}"));
+        self.0.docker().forget_node(url, node)
     }
 
     async fn keep_node(

@@ -5,6 +5,7 @@
 //! - [`k3s`]: what a started server does: etcd, its token, its Node
 //! - [`engine`]: the two behind the traits of the product, with faults
 //! - [`faults`]: what can go wrong, and when
+//! - [`wounds`]: what others do to a cluster
 //! - [`lab`]: steps taken in that world, one or two at a time, cut off where a test wants it
 //! - [`specs`]: clusters and the edits that people make to them
 //! - [`projection`]: what a world looks like without ids, times and picks
@@ -19,6 +20,7 @@ mod k3s;
 mod lab;
 mod projection;
 mod specs;
+mod wounds;
 
 mod appliers_tests;
 mod converge_tests;

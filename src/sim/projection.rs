@@ -46,6 +46,7 @@ pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
     let remembered = json!({
         "records": records,
         "initialised": record.initialised,
+        "joined": record.joined,
         "highest": record.highest_version,
         "spec": record.spec,
         "network owned": record.network.owned,
@@ -81,14 +82,16 @@ fn is_spare(docker: &Docker, name: &str, volume: &SimVolume) -> bool {
 }
 
 fn labels(all: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
-    all.iter().filter(|(key, _)| *key != label::HASH).collect()
+    all.iter()
+        .filter(|(key, _)| ![label::HASH, label::RECORD, label::EPOCH].contains(&key.as_str()))
+        .collect()
 }
 
 fn nodes(docker: &Docker, volume: &SimVolume) -> Value {
     let nodes = volume.etcd.iter().flat_map(|e| docker.nodes.get(&e.id)).flatten();
     nodes
         .map(|(name, node)| {
-            let super::k3s::SimNode { version, reported: _, labels, taints } = node;
+            let super::k3s::SimNode { version, password: _, reported: _, labels, taints } = node;
             json!({"name": name, "version": version, "labels": labels, "taints": taints})
         })
         .collect()
@@ -133,7 +136,8 @@ fn container(c: &SimContainer) -> Value {
 fn text(path: &str, content: &[u8]) -> Value {
     let text = String::from_utf8_lossy(content).into_owned();
     if path.ends_with("node.conf") {
-        return text.lines().filter(|line| !line.starts_with("K3NEST_PEERS")).collect();
+        let begins = ["K3NEST_PEERS", "K3NEST_DATA", "K3NEST_EPOCH", "K3NEST_RESET"];
+        return text.lines().filter(|line| !begins.iter().any(|key| line.starts_with(key))).collect();
     }
     if !path.ends_with("config.yaml") {
         return json!(text);

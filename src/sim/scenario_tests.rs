@@ -8,6 +8,7 @@ use super::{
     lab::{Lab, foreign_network, host, is_ready, message, reason},
     projection::record,
     specs::{Draft, Place, SHARED_NETWORK, dev},
+    wounds::Wound,
 };
 use crate::{
     api::{K3sClusterStatus, Phase, Role, condition},
@@ -322,4 +323,21 @@ fn a_node_whose_container_was_started_again_is_ready_once_its_kubelet_has_spoken
     assert!(message(&outcome).contains("since its container was started"), "{}", message(&outcome));
     lab.pass(boot + Duration::from_secs(1));
     assert!(is_ready(&lab.step(&draft, &dev()).unwrap()));
+}
+
+/// A server that was to join and had not yet: where it begins anew, its image is known, too.
+#[test]
+fn a_daemon_that_was_killed_while_servers_joined() {
+    let draft = Draft { servers: 3, ..Draft::default() };
+    for steps in 1..6 {
+        let mut lab = Lab::new(host());
+        lab.engine.arrange(Faults { delays: vec![0, 1], ..Faults::one(6, Fault::Before) });
+        for _ in 0..steps {
+            let outcome = lab.step(&draft, &dev());
+            lab.wait(outcome.as_ref());
+        }
+        Wound::DaemonKilled.inflict(&mut lab.engine.docker(), &dev());
+        assert_eq!(settled(&mut lab, &draft), "Ready", "killed after {steps} steps");
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+    }
 }

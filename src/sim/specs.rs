@@ -245,6 +245,7 @@ impl Draft {
                 _ => InternalAccess::Gateway,
             },
             former: K3sClusterStatus::default(),
+            recover: None,
             keep_spec: self.keep_spec.then(|| serde_json::to_string(&self.spec()).unwrap()),
             spec,
         }

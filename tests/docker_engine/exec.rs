@@ -98,6 +98,7 @@ fn probe(world: &World, script: &str) -> Probe {
         image: IMAGE.into(),
         script: script.into(),
         labels: world.identity.labels(Role::Probe),
+        volumes: Vec::new(),
     }
 }
 

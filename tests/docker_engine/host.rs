@@ -29,6 +29,7 @@ async fn a_probe_reads_the_host_which_is_found_fit() {
         image: IMAGE.into(),
         script: PROBE.into(),
         labels: world.identity.labels(Role::Probe),
+        volumes: Vec::new(),
     };
     let machine = Machine::parse(&world.engine.run_once(&probe).await.unwrap());
 

@@ -5,9 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use k3nest::{
     api::{Identity, Role, label},
-    engine::{
-        Command, Docker, Engine, EngineError, FileSource, Report, Result, execute, observe, observe_all,
-    },
+    engine::{Command, Docker, Engine, EngineError, Inside, Report, Result, execute, observe, observe_all},
     plan::{
         Action, BalancerConfig, ContainerKind, ContainerWant, FileWant, Limits, NetworkWant, Observed, Plan,
         Step, VolumeWant,
@@ -160,7 +158,11 @@ async fn remove_all(engine: &Docker, observed: Observed) -> Result<()> {
 /// The same files for every container, and a long sleep.
 struct Files(Vec<FileWant>);
 
-impl FileSource for Files {
+impl Inside for Files {
+    async fn forget(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
+
     fn command(&self, _: &ContainerWant) -> Command {
         sleep()
     }

@@ -112,7 +112,12 @@ fn extra_hosts(aliases: &[HostAlias]) -> Vec<String> {
 
 /// A container in the host's network that runs a script once.
 pub(super) fn probe(probe: &Probe) -> ContainerCreateBody {
-    let Probe { name: _, image, script, labels } = probe;
+    let Probe { name: _, image, script, labels, volumes } = probe;
+    let mounts = volumes.iter().map(|(name, target)| {
+        let volume =
+            Mount { source: MountSource::Volume(name.clone()), target: target.clone(), read_only: true };
+        mount(&volume, labels)
+    });
     ContainerCreateBody {
         image: Some(image.clone()),
         entrypoint: Some(vec!["/bin/sh".into(), "-c".into(), script.clone()]),
@@ -121,6 +126,7 @@ pub(super) fn probe(probe: &Probe) -> ContainerCreateBody {
         labels: Some(labels.clone().into_iter().collect()),
         host_config: Some(HostConfig {
             network_mode: Some("host".into()),
+            mounts: Some(mounts.collect()),
             restart_policy: Some(RestartPolicy {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,

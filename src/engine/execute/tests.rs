@@ -128,7 +128,11 @@ impl Engine for FakeEngine {
 
 struct NoFiles;
 
-impl FileSource for NoFiles {
+impl Inside for NoFiles {
+    async fn forget(&self, _node: &str) -> Result<()> {
+        Ok(())
+    }
+
     fn command(&self, _: &ContainerWant) -> Command {
         Command::default()
     }

@@ -62,6 +62,7 @@ pub(super) fn load_balancer(
     let name = format!("{}-lb", input.identity.name);
     let mut labels = input.identity.labels(Role::LoadBalancer);
     let dns = input.name_servers();
+    labels.insert(label::RECORD.into(), record.to_label());
     labels.insert(
         label::HASH.into(),
         hash::of(&BalancerInputs {

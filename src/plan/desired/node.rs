@@ -13,8 +13,9 @@ use crate::{
         Ulimit, label,
     },
     plan::{
-        ContainerKind, ContainerWant, EngineInfo, FileWant, Gpus, Images, Input, Limits, Member, Mount,
-        MountSource, NodeConfig, Observed, Publish, Record, Sensitive, VolumeWant, allocate::ipv4, hash,
+        Begins, ContainerKind, ContainerWant, EngineInfo, FileWant, Gpus, Images, Input, Limits, Member,
+        Mount, MountSource, NodeConfig, Observed, Publish, Record, Sensitive, VolumeWant, allocate::ipv4,
+        hash,
     },
 };
 
@@ -136,6 +137,8 @@ impl Node<'_> {
         let mut labels = input.identity.labels(self.role);
         labels.extend(self.node_labels());
         labels.insert(label::HASH.into(), hash);
+        labels.insert(label::RECORD.into(), self.record.to_label());
+        labels.extend(self.epoch().map(|epoch| (label::EPOCH.to_owned(), epoch)));
 
         let own = self.own_mounts(images).into_iter().map(|(name, target)| Mount {
             source: MountSource::Volume(name),
@@ -179,6 +182,7 @@ impl Node<'_> {
                 labels: self.settings.labels.clone(),
                 taints: self.settings.taints.clone(),
                 peers: self.peers(),
+                begins: self.begins(),
             })),
             image,
         })
@@ -258,9 +262,28 @@ impl Node<'_> {
         self.role == Role::Server && self.member.index == 0 && !self.record.initialised
     }
 
+    /// The recovery after which this server was made.
+    fn epoch(&self) -> Option<String> {
+        let recovery = self.record.recovery.as_ref().filter(|_| self.role == Role::Server);
+        recovery.map(|recovery| recovery.epoch.clone())
+    }
+
+    /// Whether a recovery under way keeps this server's data.
+    fn resets(&self) -> bool {
+        let survivor = self.record.recovering().map(|recovery| recovery.survivor);
+        self.role == Role::Server && survivor == Some(self.member.index)
+    }
+
+    /// What is made sure of before k3s starts. The only server of a cluster has nobody to join: without
+    /// data it would found another one.
+    fn begins(&self) -> Begins {
+        let alone = self.role == Role::Server && self.servers.len() == 1 && self.record.initialised;
+        Begins { with_data: alone || self.resets(), epoch: self.epoch(), resets: self.resets() }
+    }
+
     /// The servers that a server without data joins.
     fn peers(&self) -> Vec<Ipv4Addr> {
-        let joins = self.role == Role::Server && !self.founds();
+        let joins = self.role == Role::Server && !self.founds() && !self.resets();
         let others = self.servers.iter().filter(|server| joins && server.index != self.member.index);
         others.map(|server| server.address).collect()
     }
@@ -274,9 +297,10 @@ impl Node<'_> {
         let mut set = |key: &str, value: Value| flags.insert(key.to_owned(), value);
         if self.founds() {
             set("cluster-init", json!(true));
-        } else if self.role != Role::Server || self.servers.len() > 1 {
+        } else if self.role != Role::Server || (self.servers.len() > 1 && !self.resets()) {
             // The load balancer is the fixed registration address: it leads to whichever server is
-            // there. A server with data ignores it (https://docs.k3s.io/datastore/ha-embedded).
+            // there. A server with data ignores it (https://docs.k3s.io/datastore/ha-embedded), but one
+            // that is told to reset its membership refuses to begin with it.
             set("server", json!(format!("https://{}:{API_PORT}", self.record.load_balancer)));
         }
         set("node-name", json!(self.name()));

@@ -129,8 +129,6 @@ fn what_cannot_be_is_said() {
     assert_eq!(older.reason, Reason::InvalidSpec);
     assert!(older.message.contains("v1.35.9+k3s1 is older than v1.36.1+k3s1"), "{older}");
 
-    assert_eq!(refused(&input(json!({})), &record(), &none).reason, Reason::DataLost);
-
     let own = json!({"loadBalancer": {"ports": [{"hostPort": 16500, "port": 80}]}});
     assert_eq!(refused(&input(own), &record(), &none).reason, Reason::PortTaken);
 }

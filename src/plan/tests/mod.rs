@@ -3,6 +3,7 @@
 mod allocate;
 mod desired;
 mod diff;
+mod lost;
 mod removal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::Identity;
+use crate::api::{Identity, Role};
 
 pub const VERSION: &str = "v1.36.1+k3s1";
 pub const NODE: &str = "rancher/k3s:v1.36.1-k3s1";
@@ -61,11 +62,20 @@ pub fn record() -> Record {
         node_image: NODE_IMAGE.into(),
         load_balancer_image: LOAD_BALANCER_IMAGE.into(),
         initialised: true,
+        servers: 1,
+        joined: [0].into(),
+        recovery: None,
+        recover_nonce: None,
         highest_version: Some(VERSION.into()),
         salt: "salt".into(),
         token_mac: None,
         spec: None,
     }
+}
+
+/// The record of a cluster that was never Ready.
+pub fn new_record() -> Record {
+    Record { initialised: false, joined: BTreeSet::new(), highest_version: None, ..record() }
 }
 
 pub fn images() -> Images {
@@ -79,7 +89,7 @@ pub fn now() -> Timestamp {
 /// What is wanted of a cluster that was never Ready, and of one that was, with its data volume.
 pub fn wanted(input: &Input, record: &Record) -> Desired {
     let none = BTreeSet::new();
-    let before = Record { initialised: false, ..record.clone() };
+    let before = Record { initialised: false, joined: BTreeSet::new(), ..record.clone() };
     let first = desired(input, &engine(), &before, &Observed::default(), &images(), &none).unwrap();
     let volumes = first.volumes.iter().map(volume).collect();
     let born = Observed { volumes, ..Observed::default() };
@@ -141,8 +151,16 @@ pub fn settled(want: &Desired) -> Observed {
             ContainerKind::LoadBalancer(config) => Some(config.fingerprint()),
             ContainerKind::Node(_) => None,
         }),
-        ready: None,
+        nodes: None,
+        data: Some(all_there(want)),
     }
+}
+
+/// Data volumes with data.
+pub fn all_there(want: &Desired) -> BTreeMap<String, NodeData> {
+    let there = NodeData { token: true, etcd: true, written: None };
+    let volumes = want.volumes.iter().map(volume).filter(|v| v.role() == Some(Role::Data));
+    volumes.map(|v| (v.name, there)).collect()
 }
 
 /// A plan as people read it: each step, and what it comes after.

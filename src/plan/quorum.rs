@@ -1,0 +1,139 @@
+//! Whether the servers that have their data are enough to go on, and what a recovery makes of those
+//! that do where they are not (https://docs.k3s.io/datastore/ha-embedded, `--cluster-reset`).
+
+use std::collections::BTreeMap;
+
+use super::{DataState, Observed, Record, SERVER_POOL, hash};
+use crate::api::{Blocked, Identity, Reason, Role};
+
+/// A wish to recover a cluster that has lost its quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recover {
+    /// Tells this wish from others: for each, something is done once at most.
+    pub nonce: String,
+    /// The Node whose data is to be kept. None: the one that was written to last.
+    pub from: Option<String>,
+}
+
+/// The members of etcd, and what has become of their data.
+fn members(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
+    let state = |index: u32| {
+        let node = identity.node_name(SERVER_POOL, index);
+        observed.data_of(Role::Server, &node, &identity.object_name(&node))
+    };
+    record.voters().into_iter().map(|index| (index, state(index))).collect()
+}
+
+/// How many of `members` agree on anything.
+fn majority(members: usize) -> usize {
+    members / 2 + 1
+}
+
+/// What the servers' data allows.
+pub(super) enum Quorum {
+    /// Going on.
+    Enough,
+    /// Nothing before somebody has looked into their volumes.
+    Unknown,
+    /// Nothing before a person acts.
+    Lost(Blocked),
+}
+
+/// Whether enough servers have their data. Of what was never a member nothing is missed.
+pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) -> Quorum {
+    let members = members(identity, record, observed);
+    let count = |state: DataState| members.values().filter(|s| **s == state).count();
+    let kept = count(DataState::Kept);
+    if kept >= majority(members.len()) || !record.initialised {
+        return Quorum::Enough;
+    }
+    if count(DataState::Unknown) > 0 {
+        return Quorum::Unknown;
+    }
+    // A record of before the members were kept in it.
+    if members.is_empty() && observed.members().iter().any(|m| m.pool == SERVER_POOL) {
+        return Quorum::Enough;
+    }
+    if kept == 0 {
+        return Quorum::Lost(data_lost(if members.len() == 1 {
+            "the server's data is gone"
+        } else {
+            "no server's data is left"
+        }));
+    }
+    let have = |state: DataState| {
+        let names = members.iter().filter(|(_, s)| **s == state);
+        names.map(|(index, _)| identity.node_name(SERVER_POOL, *index)).collect::<Vec<_>>().join(", ")
+    };
+    let best = survivor(&members, identity, observed).unwrap_or_default();
+    Quorum::Lost(Blocked::new(
+        Reason::QuorumLost,
+        format!(
+            "{kept} of {} servers have their data, too few to agree on anything: {} lost theirs, {} survived; to go on with the data of {}, run k3nest cluster recover {} or annotate the K3sCluster with k3nest.dev/recover=<a word of your choice>; what only the lost ones knew is gone then",
+            members.len(),
+            have(DataState::Empty),
+            have(DataState::Kept),
+            identity.node_name(SERVER_POOL, best),
+            identity.name,
+        ),
+    ))
+}
+
+/// A cluster without data is said to be one, and never replaced by an empty one.
+pub(crate) fn data_lost(what: &str) -> Blocked {
+    Blocked::new(
+        Reason::DataLost,
+        format!(
+            "{what}, and the cluster is not started empty in its place; delete it and create it again, or restore the volumes"
+        ),
+    )
+}
+
+/// The member that survives best: etcd wrote to it last. Of equals the first.
+fn survivor(members: &BTreeMap<u32, DataState>, identity: &Identity, observed: &Observed) -> Option<u32> {
+    let written = |index: u32| {
+        let volume = identity.object_name(&format!("{}-data", identity.node_name(SERVER_POOL, index)));
+        observed.data.as_ref().and_then(|data| data.get(&volume)).and_then(|data| data.written)
+    };
+    let kept = members.iter().filter(|(_, state)| **state == DataState::Kept).map(|(index, _)| *index);
+    kept.max_by_key(|index| (written(*index), std::cmp::Reverse(*index)))
+}
+
+/// The record after a wish to recover: with a recovery to carry out, or, where enough servers have
+/// their data to come back by themselves, with nothing but the wish noted. Needs to know what lies in
+/// the servers' volumes.
+///
+/// # Errors
+/// Where nothing is left to recover from, or not where the wish says.
+pub fn recover(
+    identity: &Identity,
+    record: &Record,
+    observed: &Observed,
+    wish: &Recover,
+) -> Result<Record, Blocked> {
+    let noted = record.changed(|r| r.recover_nonce = Some(wish.nonce.clone()));
+    let members = members(identity, record, observed);
+    let kept = members.values().filter(|state| **state == DataState::Kept).count();
+    if !record.initialised || kept >= majority(members.len()) {
+        return Ok(noted);
+    }
+    let node = |index: u32| identity.node_name(SERVER_POOL, index);
+    let kept: Vec<u32> =
+        members.iter().filter(|(_, s)| **s == DataState::Kept).map(|(index, _)| *index).collect();
+    let Some(best) = survivor(&members, identity, observed) else {
+        return Err(data_lost("no server's data is left to recover from"));
+    };
+    let survivor = match &wish.from {
+        None => best,
+        Some(from) => kept.iter().copied().find(|index| node(*index) == *from).ok_or_else(|| {
+            let names = kept.iter().map(|index| node(*index)).collect::<Vec<_>>().join(" or ");
+            let message = format!("to recover from {from}: it is no server that has its data; write {names}");
+            Blocked::new(Reason::QuorumLost, message)
+        })?,
+    };
+    Ok(record.changed(|r| {
+        r.recover_nonce = Some(wish.nonce.clone());
+        r.recovery = Some(super::Recovery { epoch: hash::of(&(&wish.nonce, record.generation)), survivor });
+        r.joined.clear();
+    }))
+}

@@ -1,0 +1,143 @@
+//! What lies in the data volumes of nodes. Looked at only where a node is about to start in a cluster
+//! that was Ready, or stops again and again: a volume that was emptied looks like any other.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{files::random_hex, planner::Planner};
+use crate::{
+    api::{Role, label},
+    engine::{Engine, EngineError, Probe},
+    k3s::{ClusterApi, ETCD_NAME_PATH, ETCD_TOMBSTONE_PATH, TOKEN_PATH},
+    plan::{NodeData, Observed, Record, Volume},
+};
+
+/// Tells of each volume below /k3nest whether it holds a token, whether the data of an etcd member,
+/// and when etcd wrote there last, in seconds. By busybox, which is in every k3s image.
+const LOOK: &str = r#"for volume in /k3nest/*; do
+  token=- etcd=- written=- db=$volume/server/db/etcd
+  [ ! -s "$volume/k3nest/token" ] || token=token
+  [ ! -s "$db/name" ] || [ -e "$db/tombstone" ] || etcd=etcd
+  for file in "$db"/member/wal/*.wal; do
+    [ -e "$file" ] || continue
+    time=$(date -r "$file" +%s) || continue
+    [ "$written" != - ] && [ "$written" -ge "$time" ] || written=$time
+  done
+  echo "${volume##*/} $token $etcd $written"
+done"#;
+
+/// How closely volumes are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Whether there is data. Of a node with a container, that is asked.
+    Whether,
+    /// Also when it was written to.
+    When,
+}
+
+impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
+    /// What lies in the data volumes of `observed`, by name.
+    pub(super) async fn look_at_data(
+        &self,
+        record: &Record,
+        observed: &Observed,
+        look: Look,
+    ) -> Result<BTreeMap<String, NodeData>, EngineError> {
+        let volumes = observed.volumes.iter().filter(|v| v.role() == Some(Role::Data));
+        if self.read_only {
+            // Nothing may be made to look with. What is not known to be lost is taken to be there.
+            let there = NodeData { token: true, etcd: true, written: None };
+            return Ok(volumes.map(|v| (v.name.clone(), there)).collect());
+        }
+        let mut found = BTreeMap::new();
+        let mut alone = Vec::new();
+        for volume in volumes {
+            match container_of(observed, volume).filter(|_| look == Look::Whether) {
+                Some(id) => drop(found.insert(volume.name.clone(), self.ask_container(id).await?)),
+                None => alone.push(volume.name.clone()),
+            }
+        }
+        if !alone.is_empty() {
+            found.extend(self.probe_volumes(record, alone).await?);
+        }
+        // Before a cluster was Ready no data can be lost: what counts is whether a node was begun.
+        found.values_mut().for_each(|data| data.etcd |= data.token && !record.initialised);
+        Ok(found)
+    }
+
+    async fn ask_container(&self, id: &str) -> Result<NodeData, EngineError> {
+        let engine = &self.world.engine;
+        let (token, name, tombstone) = tokio::try_join!(
+            engine.read_file(id, TOKEN_PATH),
+            engine.read_file(id, ETCD_NAME_PATH),
+            engine.read_file(id, ETCD_TOMBSTONE_PATH)
+        )?;
+        let is_there = |file: Option<Vec<u8>>| file.is_some_and(|content| !content.is_empty());
+        let etcd = is_there(name) && tombstone.is_none();
+        Ok(NodeData { token: is_there(token), etcd, written: None })
+    }
+
+    /// Looks into `volumes` in a container of their own.
+    async fn probe_volumes(
+        &self,
+        record: &Record,
+        volumes: Vec<String>,
+    ) -> Result<BTreeMap<String, NodeData>, EngineError> {
+        let engine = &self.world.engine;
+        let image = self.input.node_image(&record.node_image);
+        if engine.inspect_image(&image).await?.is_none() {
+            engine.pull_image(&image, &self.world.progress).await?;
+        }
+        let identity = &self.request.identity;
+        let mounts = volumes.iter().map(|volume| (volume.clone(), format!("/k3nest/{volume}")));
+        let probe = Probe {
+            name: identity.object_name(&format!("probe-{}", random_hex(3))),
+            image,
+            script: LOOK.into(),
+            labels: identity.labels(Role::Probe),
+            volumes: mounts.collect(),
+        };
+        let mut found = parse(&engine.run_once(&probe).await?);
+        found.retain(|name, _| volumes.contains(name));
+        if found.len() == volumes.len() {
+            return Ok(found);
+        }
+        Err(EngineError::Busy {
+            what: format!("look into the data volumes of {identity}"),
+            message: format!("of {} volumes, {} were told of", volumes.len(), found.len()),
+        })
+    }
+}
+
+/// Id of the container of the node that `volume` belongs to.
+fn container_of<'a>(observed: &'a Observed, volume: &Volume) -> Option<&'a str> {
+    let node = volume.labels.get(label::NODE)?;
+    let container = observed.containers.iter().find(|c| c.labels.get(label::NODE) == Some(node))?;
+    Some(&container.id)
+}
+
+fn parse(text: &str) -> BTreeMap<String, NodeData> {
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        let name = words.next()?.to_owned();
+        let (token, etcd) = (words.next()? == "token", words.next()? == "etcd");
+        let written = words.next()?.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        Some((name, NodeData { token, etcd, written }))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_probe_says_is_understood() {
+        let found = parse("a-data token etcd 1767225600\nb-data token - -\nhalf a\n");
+        let written = Some("2026-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(found["a-data"], NodeData { token: true, etcd: true, written });
+        assert_eq!(found["b-data"], NodeData { token: true, etcd: false, written: None });
+        assert_eq!(found.len(), 2);
+    }
+}
