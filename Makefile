@@ -13,7 +13,7 @@ export K3NEST_CACHE     := $(CACHE)
 export PATH             := $(if $(EXTRA),$(EXTRA):)$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down build test bench generate fmt lint clean
+.PHONY: help up down build test soak bench generate fmt lint clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -34,6 +34,13 @@ build: ## the release binary, bin/k3nest
 
 test: ## every test there is; sets up what it needs
 	e2e/test.sh
+
+# Walks through the simulated world: a cluster that is edited, wounded, and let down by Docker, over and
+# over. With the flags of `build`, since optimised code is worth its compilation here.
+N ?= 20000
+soak: ## N= random walks through the simulated world, from SEED= or any
+	RUSTFLAGS="-C target-feature=+crt-static" PROPTEST_CASES=$(N) PROPTEST_RNG_SEED=$(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom)) \
+	  cargo test --release --locked --target $(TARGET) --lib -- sim::converge_tests
 
 # The flags and the target are those of `build`, so that what that has compiled is used again. More words
 # for it: make bench ARGS='--only create --pairs 2 --sizes 1+0'

@@ -94,6 +94,8 @@ stage setup 90 build bin/k3nest up --only docker,images
 # What the tests run on: offline images, also where a registry answers and `up` has pulled others.
 stage fixtures 90 setup bash -c fixtures
 stage generated 5 build bash -c crds
+# From here to the end of all stages, what is not k3nest's stays as it is.
+stage bystanders 5 fixtures e2e/lib/bystanders make "$LOGS/bystanders"
 stage cargo-test 60 fixtures cargo test --locked
 stage contract 30 fixtures bash -c contract
 stage e2e-cli 30 fixtures cargo test --locked --test e2e
@@ -107,6 +109,8 @@ for script in e2e/*.sh; do
     *) stage "$name" 30 fixtures "$script" ;;
   esac
 done
+
+stage untouched 5 bystanders e2e/lib/bystanders check "$LOGS/bystanders"
 
 echo
 echo "stages ($((SECONDS - began)) s, logs in $LOGS):"

@@ -11,9 +11,9 @@ use super::{
     session::{EngineArgs, Session},
 };
 use crate::{
-    api::{RECOVER_ANNOTATION, STANDALONE},
+    api::STANDALONE,
     engine::observe_all,
-    plan::Recover,
+    plan::{Recover, recovery_command},
     reconcile::Request,
 };
 
@@ -97,10 +97,9 @@ async fn recorded(session: &Session, args: &RecoverArgs) -> Result<Request, CliE
             i.instance != STANDALONE && i.name == name && i.namespace == args.namespace
         };
         return Err(CliError::Failed(match all.keys().find(of_operator) {
-            Some(_) => format!(
-                "{identity} is an operator's; write to its resource: kubectl annotate --overwrite k3c {name} -n {} {RECOVER_ANNOTATION}=$(date +%s){}",
-                args.namespace,
-                args.from.as_ref().map(|node| format!(":{node}")).unwrap_or_default(),
+            Some(operators) => format!(
+                "{identity} is an operator's; write to its resource: {}",
+                recovery_command(operators, args.from.as_deref()),
             ),
             None => format!("not found: {identity}; k3nest get clusters lists what is there"),
         }));

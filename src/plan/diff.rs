@@ -1,12 +1,19 @@
 //! What to do about the difference between what should exist and what does.
 
-use std::{borrow::Cow, collections::BTreeMap, net::Ipv4Addr, time::Duration};
+mod servers;
+mod verdict;
+
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
+use self::{
+    servers::{Rebirth, is_server, next_to_roll, plan_founded, plan_reset, rebirth, rolls},
+    verdict::{Verdict, verdict},
+};
 use super::{
-    Action, Attachment, Container, ContainerKind, ContainerState, ContainerWant, DataState, Desired, Images,
-    MountSource, NodeConfig, Observed, Plan, VolumeWant,
+    Action, Container, ContainerKind, ContainerState, ContainerWant, Desired, Images, MountSource, Observed,
+    Plan, VolumeWant,
     quorum::{Quorum, quorum},
 };
 use crate::api::{Identity, Role, label};
@@ -86,93 +93,6 @@ pub fn diff(
     }
     plan_leftovers(&mut plan, desired, observed, now);
     plan
-}
-
-/// Once the cluster is known to have been Ready, the server that founded it is told to never do that
-/// again, before the record says so: Docker restarts it as it was told last.
-fn plan_founded(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
-    if !desired.record.initialised || observed.record().is_none_or(|record| record.initialised) {
-        return Vec::new();
-    }
-    let servers = desired.containers.iter().filter(|want| is_server(want));
-    let founder = servers.min_by_key(|want| want.labels.get(label::INDEX));
-    let up = [ContainerState::Running, ContainerState::Restarting, ContainerState::Paused];
-    let told = founder.and_then(|want| {
-        let container = observed.container(&want.name).filter(|c| up.contains(&c.state))?;
-        Some(Action::TellNode { id: container.id.clone(), want: Box::new(want.clone()) })
-    });
-    told.map(|told| plan.push(told, Vec::new())).into_iter().collect()
-}
-
-/// Before a recovery resets the membership of etcd to its survivor, every server of before stops.
-/// Returns the steps that remove them.
-fn plan_reset(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
-    if desired.record.recovering().is_none() {
-        return Vec::new();
-    }
-    let servers = desired.containers.iter().filter(|want| is_server(want));
-    let former = servers.filter_map(|want| {
-        let container = observed.container(&want.name).filter(|c| !is_of_epoch(want, c))?;
-        // The survivor's own is replaced, like any other that is not as wanted.
-        let resets = want.node().is_some_and(|node| node.begins.resets);
-        (!resets && container.state != ContainerState::Removing).then_some(container)
-    });
-    let remove = |c: &Container| Action::RemoveContainer {
-        id: c.id.clone(),
-        name: c.name.clone(),
-        graceful: c.state == ContainerState::Running,
-    };
-    former.map(|c| plan.push(remove(c), Vec::new())).collect()
-}
-
-/// Whether a node that is about to start begins anew under the name of one that the cluster knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rebirth {
-    /// It has its data, or there never was one of its name.
-    No,
-    /// Its data is lost. The cluster forgets the Node first, with its password and its membership of
-    /// etcd, which keep another of its name away.
-    Forget,
-    /// It is not known yet, or not its turn.
-    Wait,
-}
-
-/// What comes before `want` is started in a cluster that was Ready. What is to be found out first is
-/// said in `plan`.
-fn rebirth(
-    plan: &mut Plan,
-    want: &ContainerWant,
-    node: &NodeConfig,
-    desired: &Desired,
-    observed: &Observed,
-) -> Rebirth {
-    let state = observed.container(&want.name).map(|c| c.state);
-    let data = observed.data_of(node.role, &want.hostname, &want.name);
-    // Also of a cluster that never was: what was started before its files were written never will.
-    if state == Some(ContainerState::Restarting) && data == DataState::Unknown {
-        plan.depends_on_data = true;
-        return Rebirth::Wait;
-    }
-    if !desired.record.initialised || state == Some(ContainerState::Running) {
-        return Rebirth::No;
-    }
-    if desired.record.recovering().is_some() && is_server(want) && !node.begins.resets {
-        // It joins the survivor, once that is Ready.
-        return Rebirth::Wait;
-    }
-    match data {
-        DataState::Kept => return Rebirth::No,
-        DataState::Empty => {}
-        DataState::Unknown => {
-            plan.depends_on_data = true;
-            return Rebirth::Wait;
-        }
-    }
-    let Some(nodes) = &observed.nodes else {
-        plan.depends_on_nodes = true;
-        return Rebirth::Wait;
-    };
-    if nodes.contains_key(&want.hostname) { Rebirth::Forget } else { Rebirth::No }
 }
 
 /// Images of the containers that `desired` wants made, or may want made once their data was looked at,
@@ -287,107 +207,6 @@ fn plan_volumes<'a>(
         made.insert(want.name.as_str(), plan.push(Action::CreateVolume(want.clone()), after));
     }
     made
-}
-
-/// What is to be done about one container.
-enum Verdict<'a> {
-    Keep,
-    /// A load balancer that runs with another configuration.
-    Reload(&'a Container),
-    Create,
-    Start(&'a Container),
-    Replace(&'a Container),
-    /// Somebody else is at it.
-    Wait,
-}
-
-fn verdict<'a>(want: &ContainerWant, observed: &'a Observed) -> Verdict<'a> {
-    let Some(container) = observed.container(&want.name) else { return Verdict::Create };
-    let same = Some(container.hash()) == want.labels.get(label::HASH).map(String::as_str)
-        && is_of_epoch(want, container)
-        && is_attached(want, container);
-    match container.state {
-        ContainerState::Removing => Verdict::Wait,
-        ContainerState::Dead | ContainerState::Created => Verdict::Replace(container),
-        _ if !same => Verdict::Replace(container),
-        ContainerState::Exited | ContainerState::Restarting if has_no_data(want, observed) => {
-            Verdict::Replace(container)
-        }
-        ContainerState::Exited => Verdict::Start(container),
-        // Docker restarts it in vain.
-        ContainerState::Restarting if want.node().is_none() && !is_loaded(want, observed) => {
-            Verdict::Replace(container)
-        }
-        ContainerState::Running if !is_loaded(want, observed) => Verdict::Reload(container),
-        ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => Verdict::Keep,
-    }
-}
-
-/// Whether the container of a server was made after the last recovery.
-fn is_of_epoch(want: &ContainerWant, container: &Container) -> bool {
-    want.labels.get(label::EPOCH) == container.labels.get(label::EPOCH)
-}
-
-/// Whether a container is where it should be in every network that it should be in.
-fn is_attached(want: &ContainerWant, container: &Container) -> bool {
-    let at = |network: &str, address: Ipv4Addr| {
-        let place = container.networks.get(network);
-        let is = |Attachment { address: now, pinned }: &Attachment| pinned.or(*now) == Some(address);
-        // One that stands still may not tell.
-        place.is_some_and(|place| *place == Attachment::default() || is(place))
-    };
-    // A container has one place in a network.
-    let guests = want.guest.iter().filter(|guest| guest.network != want.network);
-    at(&want.network, want.address) && guests.into_iter().all(|guest| at(&guest.network, guest.address))
-}
-
-/// Whether a node's data is gone. One that fails for other reasons is not mended by a new container.
-fn has_no_data(want: &ContainerWant, observed: &Observed) -> bool {
-    let state = |node: &NodeConfig| observed.data_of(node.role, &want.hostname, &want.name);
-    want.node().is_some_and(|node| state(node) == DataState::Empty)
-}
-
-fn is_server(want: &ContainerWant) -> bool {
-    want.kind.role() == Role::Server
-}
-
-/// Whether `want` is a running server, one of several that have served, whose container is to be
-/// replaced: while it is down, the others must hold the majority of etcd.
-fn rolls(want: &ContainerWant, desired: &Desired, observed: &Observed) -> bool {
-    let several = desired.containers.iter().filter(|other| is_server(other)).count() > 1;
-    // One that is out of its network is out of the majority already, as are all in a recovery.
-    let replaced = matches!(verdict(want, observed), Verdict::Replace(c)
-        if c.state == ContainerState::Running && is_attached(want, c) && is_of_epoch(want, c));
-    several && desired.record.initialised && replaced
-}
-
-/// The server to replace in this plan, of those that run: one at most, and only where the others that
-/// are Ready are a majority without it. One that is not Ready itself goes first.
-fn next_to_roll<'a>(desired: &'a Desired, observed: &Observed) -> Option<&'a str> {
-    let nodes = observed.nodes.as_ref()?;
-    let is_ready = |want: &ContainerWant| {
-        // One that is made anew in this plan whatever the others do is not there meanwhile.
-        let stays = matches!(verdict(want, observed), Verdict::Keep) || rolls(want, desired, observed);
-        let running = observed.container(&want.name).is_some_and(|c| c.state == ContainerState::Running);
-        stays && running && nodes.get(&want.hostname).copied().unwrap_or_default()
-    };
-    let servers = desired.containers.iter().filter(|want| is_server(want));
-    let (healthy, sick): (Vec<_>, Vec<_>) = servers.partition(|want| is_ready(want));
-    let all = healthy.len() + sick.len();
-    let others = if sick.is_empty() { healthy.len().saturating_sub(1) } else { healthy.len() };
-    if others <= all / 2 {
-        return None;
-    }
-    let turn = if sick.is_empty() { healthy } else { sick };
-    turn.into_iter().find(|want| rolls(want, desired, observed)).map(|want| want.name.as_str())
-}
-
-/// Whether a load balancer has loaded what it should forward.
-fn is_loaded(want: &ContainerWant, observed: &Observed) -> bool {
-    match &want.kind {
-        ContainerKind::Node(_) => true,
-        ContainerKind::LoadBalancer(config) => observed.loaded.as_ref() == Some(&config.fingerprint()),
-    }
 }
 
 /// Returns the step that makes or starts it, if there is one.

@@ -40,7 +40,7 @@ pub use images::{
 pub use observed::*;
 pub use prune::{Answer, ApiServer, Belongings, RecordState, Standing, Verdict, judge};
 pub(crate) use quorum::data_lost;
-pub use quorum::{Recover, recover};
+pub use quorum::{Recover, recover, recovery_command};
 pub use record::*;
 pub use removal::removal;
 pub use sensitive::Sensitive;

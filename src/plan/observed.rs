@@ -171,6 +171,11 @@ impl Container {
         role_of(&self.labels)
     }
 
+    /// Whether it runs for less than a minute, by Docker's words ("Up 5 seconds").
+    pub fn is_young(&self) -> bool {
+        self.state == ContainerState::Running && self.status.contains("second")
+    }
+
     /// The hash of what was asked for when it was made.
     pub fn hash(&self) -> &str {
         self.labels.get(label::HASH).map(String::as_str).unwrap_or_default()
@@ -233,7 +238,8 @@ impl Observed {
     }
 
     /// What has become of the data of the node called `node`, of a role, in the container called
-    /// `container`. One that runs has it open.
+    /// `container`. One that runs has it open; one that was just started may be about to stop for want
+    /// of it.
     pub fn data_of(&self, role: Role, node: &str, container: &str) -> DataState {
         let is_data = |v: &&Volume| {
             v.role() == Some(Role::Data) && v.labels.get(label::NODE).map(String::as_str) == Some(node)
@@ -243,8 +249,9 @@ impl Observed {
             let there = if role == Role::Server { data.etcd } else { data.token };
             return if there { DataState::Kept } else { DataState::Empty };
         }
-        match self.container(container).map(|c| c.state) {
-            Some(ContainerState::Running | ContainerState::Paused) => DataState::Kept,
+        let up = [ContainerState::Running, ContainerState::Paused];
+        match self.container(container) {
+            Some(container) if up.contains(&container.state) && !container.is_young() => DataState::Kept,
             _ => DataState::Unknown,
         }
     }

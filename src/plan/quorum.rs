@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{DataState, Observed, Record, SERVER_POOL, hash};
-use crate::api::{Blocked, Identity, Reason, Role};
+use crate::api::{Blocked, Identity, RECOVER_ANNOTATION, Reason, Role, STANDALONE};
 
 /// A wish to recover a cluster that has lost its quorum.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +69,25 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
     Quorum::Lost(Blocked::new(
         Reason::QuorumLost,
         format!(
-            "{kept} of {} servers have their data, too few to agree on anything: {} lost theirs, {} survived; to go on with the data of {}, run k3nest cluster recover {} or annotate the K3sCluster with k3nest.dev/recover=<a word of your choice>; what only the lost ones knew is gone then",
+            "{kept} of {} servers have their data, too few to agree on anything: {} lost theirs, {} survived; to go on with the data of {}, run {}; what only the lost ones knew is gone then",
             members.len(),
             have(DataState::Empty),
             have(DataState::Kept),
             identity.node_name(SERVER_POOL, best),
-            identity.name,
+            recovery_command(identity, None),
         ),
     ))
+}
+
+/// What a person writes to have a cluster recovered, `from` a certain Node's data if so.
+pub fn recovery_command(identity: &Identity, from: Option<&str>) -> String {
+    let Identity { instance, uid: _, namespace, name } = identity;
+    if instance == STANDALONE {
+        let from = from.map(|node| format!(" --from {node}")).unwrap_or_default();
+        return format!("k3nest cluster recover {name} -n {namespace}{from}");
+    }
+    let from = from.map(|node| format!(":{node}")).unwrap_or_default();
+    format!("kubectl annotate --overwrite k3c {name} -n {namespace} {RECOVER_ANNOTATION}=$(date +%s){from}")
 }
 
 /// A cluster without data is said to be one, and never replaced by an empty one.

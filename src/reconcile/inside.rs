@@ -32,33 +32,36 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
 }
 
 /// Nodes, where a report from before the container was started does not count: a Node lies in etcd as
-/// the former kubelet left it until the new one speaks, which is after the API answers.
+/// the former kubelet left it until the new one speaks, which is after the API answers. Nor does one of
+/// a container that does not run.
 async fn believed<E: Engine, A>(
     world: &World<E, A>,
     mut nodes: Vec<NodeFacts>,
     seen: &Seen,
 ) -> Vec<NodeFacts> {
     for (want, config) in seen.nodes_wanted() {
-        let Some(container) = seen.observed.container(&want.name) else { continue };
+        let container = seen.observed.container(&want.name);
         for node in nodes.iter_mut().filter(|n| n.name == config.node_name && n.reported.is_some()) {
-            let silent = if !node.has_spoken_since(container.created) {
-                "made"
-            } else if node.ready && is_young(container) && !has_spoken(world, node, container).await {
-                "started"
-            } else {
-                continue;
+            let why = match container {
+                None => "its container is missing".to_owned(),
+                Some(c) if c.state != ContainerState::Running => {
+                    format!("its container is {}", c.state.as_str())
+                }
+                Some(c) if !node.has_spoken_since(c.created) => silent_since("made"),
+                Some(c) if node.ready && c.is_young() && !has_spoken(world, node, c).await => {
+                    silent_since("started")
+                }
+                Some(_) => continue,
             };
             node.ready = false;
-            node.message = Some(format!("the kubelet has not reported since its container was {silent}"));
+            node.message = Some(why);
         }
     }
     nodes
 }
 
-/// Whether a container runs for less than a minute, by Docker's words ("Up 5 seconds"). After that the
-/// nested cluster itself has found out which kubelets are silent.
-fn is_young(container: &Container) -> bool {
-    container.state == ContainerState::Running && container.status.contains("second")
+fn silent_since(what: &str) -> String {
+    format!("the kubelet has not reported since its container was {what}")
 }
 
 /// Whether the kubelet has spoken since its container was started. Where that cannot be asked, it has

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, pin::pin, task::Context, time::
 use futures::task::noop_waker;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use proptest::test_runner::Config;
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
 
 use super::{
     docker::{Docker, SimImage, bare_container},
@@ -37,10 +37,24 @@ pub struct Lab {
     pub former: BTreeMap<String, K3sClusterStatus>,
 }
 
-/// How many cases a property is tried with; PROPTEST_CASES wins.
+/// How many cases a property is tried with; PROPTEST_CASES wins. The same ones each time, unless
+/// PROPTEST_RNG_SEED says otherwise, as `make soak` does: a change is to be judged by what it changes.
+/// What fails is shrunk, and its seed kept
+/// in proptest-regressions/, from where it is tried first ever after: to be committed.
 pub fn cases(default: u32) -> Config {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    Config { cases, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() }
+    let rng_seed = match std::env::var_os("PROPTEST_RNG_SEED") {
+        Some(_) => Config::default().rng_seed,
+        None => RngSeed::Fixed(1),
+    };
+    let regressions = FileFailurePersistence::SourceParallel("proptest-regressions");
+    Config {
+        cases,
+        failure_persistence: Some(Box::new(regressions)),
+        max_shrink_iters: 2000,
+        rng_seed,
+        ..Config::default()
+    }
 }
 
 /// A Docker host with every image to be had and somebody else's networks and containers.

@@ -10,7 +10,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Instant,
 };
 
@@ -39,6 +42,31 @@ pub fn cli() {
 /// The operator.
 pub fn operator() {
     every_call_fails(&Story::new("every_call_fails_once_operator"), Kept::new);
+}
+
+/// Looks that do not get through, by number.
+const LOOKS: [usize; 7] = [0, 3, 4, 6, 7, 8, 11];
+
+/// A verb that has begun outlives calls that fail on the way: it tries again by itself.
+pub fn verbs_go_on() {
+    let story = Story::new("verbs_go_on");
+    let life = ByHand::new("goon");
+    // Some looks at volumes, once something was changed. Neighbours are among them: a step and the look
+    // behind it take turns.
+    let some_looks = || {
+        let (looks, changes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        move |request: &Request| {
+            changes.fetch_add(usize::from(request.changes()), Ordering::SeqCst);
+            let counts = request.is("GET", "/volumes") && changes.load(Ordering::SeqCst) > 0;
+            let cut = counts && LOOKS.contains(&looks.fetch_add(1, Ordering::SeqCst));
+            if cut { Fate::Cut } else { Fate::Pass }
+        }
+    };
+    life.proxy().set_rule(some_looks());
+    assert_eq!(life.make(PAIR), [""; 0]);
+    life.proxy().set_rule(some_looks());
+    assert_eq!(life.remove(), [""; 0]);
+    story.tell("apply and delete saw it through with some looks at volumes cut");
 }
 
 /// How many calls of each kind there are.

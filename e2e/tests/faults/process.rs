@@ -13,6 +13,7 @@ use std::{
 use crate::{
     harness::{
         Nest,
+        command::send_signal,
         pick::Scratch,
         proxy::{Proxy, Request},
         victim::Victim,
@@ -133,6 +134,15 @@ impl Operator {
             if ends.len() >= kills { Ok(ends) } else { Err(format!("{ends:?} of {kills}")) }
         });
         assert_eq!(ends, vec![128 + 9; kills], "{}", self.log());
+    }
+
+    /// Holds it still while something is done that it would get into the middle of.
+    pub fn held<T>(&self, act: impl FnOnce() -> T) -> T {
+        let pid = self.pid();
+        send_signal(pid, "STOP");
+        let done = act();
+        send_signal(pid, "CONT");
+        done
     }
 
     /// Everything it has logged.

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     harness::{
         Story,
-        docker::docker,
+        docker::remove_container,
         proxy::{Fate, Request},
         within,
     },
@@ -70,7 +70,7 @@ fn meets(story: &Story, accident: Accident) {
         life.operator.listens();
         life.falls_silent();
     }
-    docker(&["rm", "-f", &life.cluster().container("agent")]).ok();
+    remove_container(&life.cluster().container("agent"));
     if matches!(accident, Accident::Away | Accident::Refused) {
         thread::sleep(AWAY.saturating_sub(began.elapsed()));
         life.proxy().set_rule(|_| Fate::Pass);

@@ -17,6 +17,19 @@ pub fn docker(args: &[&str]) -> Finished {
     run(Command::new("docker").args(args))
 }
 
+/// Removes a container as people do. Docker 20.10 fails to remove one that is being read from at that
+/// moment ("directory not empty"), as k3nest does when it looks; the next try succeeds. By its id: by
+/// then k3nest may have made another one of that name.
+#[track_caller]
+pub fn remove_container(name: &str) {
+    let id = inspected("container", name)["Id"].as_str().expect("an id").to_owned();
+    within(Duration::from_secs(20), &format!("container {name} to be removed"), || {
+        let removed = docker(&["rm", "-f", "-v", &id]);
+        let gone = removed.code == 0 || removed.stderr.contains("No such container");
+        if gone { Ok(()) } else { Err(removed.to_string()) }
+    });
+}
+
 /// What `docker inspect` says of `objects`, as text, to be compared byte for byte.
 pub fn inspect(kind: &str, objects: &[&str]) -> String {
     docker(&[&[kind, "inspect"], objects].concat()).ok()

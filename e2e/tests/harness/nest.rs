@@ -11,6 +11,13 @@ pub const VERSION: &str = "v1.36.1+k3s1";
 const IMAGES: [(&str, &str); 2] =
     [("K3NEST_NODE_IMAGE", "k3nest-offline/node"), ("K3NEST_LOAD_BALANCER_IMAGE", "k3nest-offline/nginx:1")];
 
+/// The image of nodes.
+pub fn node_image() -> String {
+    let (variable, default) = IMAGES[0];
+    let repository = std::env::var(variable).unwrap_or(default.into());
+    format!("{repository}:{}", VERSION.replace('+', "-"))
+}
+
 /// k3nest, with an environment.
 #[derive(Clone, Debug, Default)]
 pub struct Nest {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{Cluster, docker::docker};
 
 /// Labels of ours. The load balancer's hash is left out: it covers ports and addresses that were
-/// picked.
+/// picked. So are copies of the record on what was made by it: they say how it was then.
 const LABELS: &str = "k3nest.dev/";
 
 /// The projection of `cluster`, as text that can be compared and read.
@@ -136,7 +136,9 @@ fn record(v: &Value) -> Option<Value> {
 fn labels(all: &Value) -> Value {
     let balancer = all["k3nest.dev/role"] == "loadbalancer";
     let ours = entries(all).into_iter().filter(|(key, _)| key.starts_with(LABELS));
+    let is_record = all["k3nest.dev/role"] == "record";
     let ours = ours.filter(|(key, _)| !(balancer && key == "k3nest.dev/hash"));
+    let ours = ours.filter(|(key, _)| is_record || key != "k3nest.dev/record");
     let parsed = ours.map(|(key, value)| match key.as_str() {
         "k3nest.dev/record" => {
             let mut record: Value = serde_json::from_str(value.as_str().unwrap_or_default()).unwrap_or(value);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::{
-    harness::{Nest, Story, docker::docker, eventually, within},
+    harness::{Nest, Story, docker::remove_container, eventually, within},
     host::host,
     space::Space,
     tenant::{READY, Tenant},
@@ -75,7 +75,7 @@ pub fn of_a_lost_resource() {
     // And what happens to its objects is seen
     let balancer = tenant.container("loadbalancer");
     let before = tenant.id("loadbalancer");
-    docker(&["rm", "-f", "-v", &balancer]).ok();
+    remove_container(&balancer);
     eventually("a new load balancer", || match tenant.ids("loadbalancer").as_slice() {
         [id] if *id != before => Ok(()),
         other => Err(format!("{other:?}")),

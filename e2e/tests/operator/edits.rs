@@ -3,7 +3,11 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    harness::{Story, docker::docker, eventually, pick, within},
+    harness::{
+        Story,
+        docker::{docker, remove_container},
+        eventually, pick, within,
+    },
     space::Space,
     tenant::Tenant,
 };
@@ -87,7 +91,7 @@ fn labels_and_taints(story: &Story, tenant: &Tenant, ports: &str) {
 fn paused(story: &Story, tenant: &Tenant, ports: &str) {
     tenant.apply(&format!("{ports}paused: true"));
     tenant.becomes("Paused", "True", "Paused", Duration::from_secs(10));
-    docker(&["rm", "-f", &tenant.container("loadbalancer")]).ok();
+    remove_container(&tenant.container("loadbalancer"));
     std::thread::sleep(PAUSED);
     assert_eq!(tenant.ids("loadbalancer"), Vec::<String>::new(), "healed while paused");
     assert_ne!(tenant.condition("Ready").status, "True");
@@ -123,7 +127,7 @@ fn what_is_published(story: &Story, tenant: &Tenant) {
 fn the_server_is_removed(story: &Story, tenant: &Tenant) {
     let server = tenant.id("server");
     let since = Instant::now();
-    docker(&["rm", "-f", &tenant.server()]).ok();
+    remove_container(&tenant.server());
     within(HEALED, "another server", || match tenant.ids("server").as_slice() {
         [one] if *one != server => Ok(()),
         other => Err(format!("{other:?}")),

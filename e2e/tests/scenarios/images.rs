@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{
     Cluster, Nest, Story,
-    docker::{TOOLS, docker, inspected, labelled},
+    docker::{TOOLS, docker, inspected, labelled, remove_container},
     image::Image,
     kubectl::Kubectl,
     nest::nest,
@@ -117,7 +117,7 @@ fn taken_from_the_node(story: &Story, cluster: &Cluster, image: &Image, id: &str
     story.tell("taken by crictl rmi, as the kubelet does: imported again");
 
     let (server, node) = (cluster.id("server"), cluster.server());
-    docker(&["rm", "-f", &node]).ok();
+    remove_container(&node);
     cluster.apply(&spec(&[image])).exits(0).complains("Ready at");
     assert_ne!(cluster.id("server"), server);
     is(cluster, "present", id, Some(id));
@@ -197,7 +197,7 @@ fn shrink(cluster: &Cluster) {
         .iter()
         .map(|(key, value)| format!("--label={key}={}", value.as_str().unwrap_or_default()))
         .collect();
-    docker(&["rm", "-f", &cluster.server()]).ok();
+    remove_container(&cluster.server());
     docker(&["volume", "rm", volume]).ok();
     let mut create =
         vec!["volume", "create", "--driver", "local", "--opt", "type=tmpfs", "--opt", "device=tmpfs"];

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::{Reason, label};
+use crate::api::{Identity, Reason, STANDALONE, label};
 
 const SERVERS: [&str; 3] = [
     "k3nest-default-dev-server-0-2f0c7a51",
@@ -124,10 +124,14 @@ fn two_of_three_without_data_are_said_with_who_survives() {
         "1 of 3 servers",
         "dev-server-0, dev-server-2 lost",
         "the data of dev-server-1",
-        "k3nest cluster recover dev",
+        "run kubectl annotate --overwrite k3c dev -n default k3nest.dev/recover=",
     ] {
         assert!(message.contains(part), "{part}: {message}");
     }
+    let by_hand = Identity { instance: STANDALONE.into(), ..identity() };
+    assert_eq!(recovery_command(&by_hand, None), "k3nest cluster recover dev -n default");
+    let from = recovery_command(&by_hand, Some("dev-server-1"));
+    assert_eq!(from, "k3nest cluster recover dev -n default --from dev-server-1");
 }
 
 #[test]
@@ -232,6 +236,36 @@ fn who_is_out_of_its_network_is_made_anew() {
         container.networks.values_mut().for_each(|place| *place = elsewhere);
         assert_eq!(plan(&want, &observed).steps.len(), 2);
     }
+}
+
+/// All servers are to be replaced, one after the other: while one is made anew for another reason, or
+/// comes up, no other is taken down.
+#[test]
+fn nobody_is_rolled_while_too_few_others_stay() {
+    let (want, _) = world(&three());
+    let stale = |change: &dyn Fn(&mut Observed)| {
+        let mut observed = settled(&want);
+        for container in observed.containers.iter_mut().filter(|c| c.role() == Some(Role::Server)) {
+            container.labels.insert(label::HASH.into(), "former".into());
+        }
+        observed.nodes = nodes(&[("dev-server-0", true), ("dev-server-1", true), ("dev-server-2", true)]);
+        change(&mut observed);
+        let steps = text(&plan(&want, &observed)).into_iter().filter(|step| step.starts_with("remove"));
+        steps.map(|step| SERVERS.iter().position(|name| step.contains(name)).unwrap()).collect::<Vec<_>>()
+    };
+    let server = |o: &mut Observed, n: usize, f: &dyn Fn(&mut Container)| {
+        f(o.containers.iter_mut().find(|c| c.name == SERVERS[n]).unwrap());
+    };
+    assert_eq!(stale(&|_| {}), [0], "one at a time");
+    assert_eq!(stale(&|o| server(o, 2, &|c| c.networks.clear())), [2], "it is out of the majority already");
+    assert_eq!(stale(&|o| server(o, 2, &|c| c.state = ContainerState::Exited)), [2]);
+    assert_eq!(stale(&|o| o.nodes = nodes(&[("dev-server-0", true), ("dev-server-2", true)])), [1]);
+    let two_down = |o: &mut Observed| {
+        o.nodes = nodes(&[("dev-server-2", true)]);
+        server(o, 1, &|c| c.state = ContainerState::Exited);
+    };
+    assert_eq!(stale(&two_down), [1], "the one that comes up may be of the majority");
+    assert_eq!(stale(&|o| o.nodes = None), [0; 0]);
 }
 
 #[test]

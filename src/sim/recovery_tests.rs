@@ -1,0 +1,97 @@
+//! A quorum that was lost, and what comes of it.
+
+use super::{
+    faults::{Fault, Faults},
+    lab::{Lab, host, is_ready, message, reason},
+    specs::{Draft, dev},
+};
+use crate::{
+    api::{Phase, Role},
+    plan::{ContainerState, Recover},
+    reconcile::{Outcome, step},
+};
+
+const SERVERS: [&str; 3] = ["dev-server-0", "dev-server-1", "dev-server-2"];
+
+fn three() -> Draft {
+    Draft { servers: 3, agents: 1, ..Draft::default() }
+}
+
+fn ready(draft: &Draft) -> Lab {
+    let mut lab = Lab::new(host());
+    assert!(lab.settle(draft, &dev()).as_ref().is_some_and(is_ready));
+    lab
+}
+
+fn lose(lab: &mut Lab, nodes: &[&str], volumes: bool) {
+    let mut docker = lab.engine.docker();
+    nodes.iter().for_each(|node| docker.lose_data(&dev().object_name(node), volumes));
+}
+
+/// Steps with a wish until all is well, or nothing goes on.
+fn steps(lab: &mut Lab, draft: &Draft, wish: Option<&str>) -> Outcome {
+    let mut last = None;
+    for _ in 0..80 {
+        let mut request = lab.request(draft, &dev());
+        request.recover = wish.map(|nonce| Recover { nonce: nonce.into(), from: None });
+        let now = lab.now();
+        let outcome = lab.run(step(&lab.world, &request, now));
+        lab.wait(outcome.as_ref());
+        let Some(outcome) = outcome else { continue };
+        lab.former.insert(dev().uid, outcome.status.clone());
+        let ends = is_ready(&outcome) || outcome.status.phase == Phase::Failed;
+        last = Some(outcome);
+        if ends {
+            break;
+        }
+    }
+    last.expect("a step that was not cut off")
+}
+
+fn members(lab: &Lab) -> usize {
+    let docker = lab.engine.docker();
+    assert_eq!(docker.members.len(), 1, "one etcd");
+    docker.members.values().map(|members| members.len()).sum()
+}
+
+/// However it is cut on the way.
+#[test]
+fn a_recovery_ends_with_all_servers_and_is_carried_out_once() {
+    for cut in [None].into_iter().chain((0..24).map(Some)) {
+        let draft = three();
+        let mut lab = ready(&draft);
+        lose(&mut lab, &[SERVERS[0], SERVERS[2]], cut.is_none_or(|cut| cut % 2 == 0));
+        let outcome = steps(&mut lab, &draft, None);
+        assert_eq!(reason(&outcome), "QuorumLost", "{}", message(&outcome));
+        if let Some(cut) = cut {
+            let fault = if cut % 3 == 0 { Fault::CutBefore } else { Fault::CutAfter };
+            lab.engine.arrange(Faults::one(lab.engine.changes().len() + cut, fault));
+        }
+        let outcome = steps(&mut lab, &draft, Some("now"));
+        assert_eq!(reason(&outcome), "Ready", "cut at {cut:?}: {}", message(&outcome));
+        assert_eq!(members(&lab), 3, "cut at {cut:?}");
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+
+        // The wish still lies there.
+        lose(&mut lab, &[SERVERS[0], SERVERS[1]], true);
+        assert_eq!(reason(&steps(&mut lab, &draft, Some("now"))), "QuorumLost", "cut at {cut:?}");
+        assert_eq!(reason(&steps(&mut lab, &draft, Some("again"))), "Ready", "cut at {cut:?}");
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+    }
+}
+
+/// Docker restarts it again and again: for a moment it runs each time.
+#[test]
+fn a_server_without_data_is_not_taken_for_one_with_data_while_it_is_about_to_stop() {
+    let mut lab = ready(&Draft::default());
+    lose(&mut lab, &SERVERS[..1], false);
+    assert_eq!(reason(&steps(&mut lab, &Draft::default(), None)), "DataLost");
+    {
+        let mut docker = lab.engine.docker();
+        let now = docker.now;
+        let server = docker.containers.get_mut(&dev().object_name(SERVERS[0])).expect("there");
+        assert_eq!(server.want.kind.role(), Role::Server);
+        (server.state, server.started) = (ContainerState::Running, Some(now));
+    }
+    assert_eq!(reason(&steps(&mut lab, &Draft::default(), None)), "DataLost");
+}
