@@ -507,6 +507,9 @@ node=$(create recovered "" "" "${privileged[@]}" -- "${args[@]}")
 docker start "$node" >/dev/null
 within 90 ready "$node" || true
 within 30 docker exec "$node" kubectl create configmap before || true
+# A forced new cluster drops what etcd's log does not yet say is agreed on; it says so of an entry when
+# the next is written (etcd, server/etcdserver/bootstrap.go, CommitedEntries).
+within 30 docker exec "$node" kubectl create configmap last || true
 docker kill "$node" >/dev/null
 rm -rf "${work:?}/etc" && mkdir "$work/etc" && echo "$recovery" >"$work/etc/node.conf"
 docker cp "$work/etc/node.conf" "$node:/etc/k3nest/node.conf" >/dev/null 2>&1
