@@ -51,6 +51,11 @@ pub struct OperatorArgs {
     #[arg(long, env = "K3NEST_CONCURRENCY", value_name = "COUNT", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub concurrency: u16,
 
+    /// Longest wait in seconds before a cluster that is in trouble is looked at again: the first is 1,
+    /// and each in a row twice the one before
+    #[arg(long, env = "K3NEST_LONGEST_RETRY", value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
+    pub longest_retry: u16,
+
     /// Where /healthz, /readyz and /metrics are served
     #[arg(long, env = "K3NEST_METRICS_ADDRESS", value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,

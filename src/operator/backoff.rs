@@ -12,9 +12,6 @@ use std::{
 /// First wait.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// Longest wait.
-const LONGEST: Duration = Duration::from_secs(60);
-
 /// An entry this long past its time belongs to an object that is gone.
 const FORGOTTEN: Duration = Duration::from_secs(3600);
 
@@ -31,12 +28,6 @@ struct Entry {
     until: Instant,
 }
 
-impl Default for BackOff {
-    fn default() -> Self {
-        Self::up_to(LONGEST)
-    }
-}
-
 impl BackOff {
     /// Waits that grow to `longest`.
     pub fn up_to(longest: Duration) -> Self {
@@ -44,8 +35,7 @@ impl BackOff {
     }
 
     /// Counts a failure of `uid` and returns how long to wait: 1 s, doubled with each failure in a
-    /// row up to the longest, a minute unless told otherwise, give or take a fifth so that clusters
-    /// that failed together part.
+    /// row up to the longest, give or take a fifth so that clusters that failed together part.
     pub fn failed(&self, uid: &str) -> Duration {
         let now = Instant::now();
         let mut entries = self.lock();
@@ -77,9 +67,11 @@ impl BackOff {
 mod tests {
     use super::*;
 
+    const LONGEST: Duration = Duration::from_secs(60);
+
     #[test]
     fn waits_grow_up_to_a_minute_and_fall_back_on_success() {
-        let backoff = BackOff::default();
+        let backoff = BackOff::up_to(LONGEST);
         let waits: Vec<_> = (0..12).map(|_| backoff.failed("a")).collect();
         assert!(waits[0] <= Duration::from_millis(1200), "{waits:?}");
         assert!(waits[3] > waits[0] && waits[11] >= Duration::from_secs(48), "{waits:?}");
@@ -100,7 +92,7 @@ mod tests {
 
     #[test]
     fn one_sick_cluster_does_not_slow_another() {
-        let backoff = BackOff::default();
+        let backoff = BackOff::up_to(LONGEST);
         for _ in 0..10 {
             backoff.failed("sick");
         }

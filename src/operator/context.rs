@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -67,7 +68,7 @@ impl<B: Backend> Context<B> {
             instance,
             settings: args.settings(),
             policy: args.policy(),
-            backoff: BackOff::default(),
+            backoff: BackOff::up_to(Duration::from_secs(args.longest_retry.into())),
             metrics,
             written: Written::default(),
             wake: Wake::default(),

@@ -266,7 +266,7 @@ mod tests {
     }
 
     fn wakes(event: &EngineEvent) -> bool {
-        !woken_by(event, &store(None), &BackOff::default()).is_empty()
+        !woken_by(event, &store(None), &BackOff::up_to(LONGEST_AWAY)).is_empty()
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
         });
         let (began, mut heard) = (Instant::now(), at(from));
         let events = coming.chain(futures::stream::pending());
-        let end = hear(events, &mut heard, &store(None), &BackOff::default(), &wake).await;
+        let end = hear(events, &mut heard, &store(None), &BackOff::up_to(LONGEST_AWAY), &wake).await;
         (end, heard.as_second(), began.elapsed().as_secs())
     }
 
@@ -315,7 +315,7 @@ mod tests {
         let former = "87654321-9abc-4def-8000-000000000000";
         cluster.metadata.annotations = Some([(ADOPT_ANNOTATION.to_owned(), former.to_owned())].into());
         writer.apply_watcher_event(&watcher::Event::Apply(cluster));
-        let backoff = BackOff::default();
+        let backoff = BackOff::up_to(LONGEST_AWAY);
         let woken = |event: &EngineEvent| woken_by(event, &store, &backoff).len();
         for uid in [former, UID] {
             assert_eq!(woken(&event("container", "die", "any", Some(uid))), 1, "{uid}");
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_image_wakes_those_who_wait_for_one() {
-        let (backoff, pulled) = (BackOff::default(), event("image", "load", "rancher/k3s", None));
+        let (backoff, pulled) = (BackOff::up_to(LONGEST_AWAY), event("image", "load", "rancher/k3s", None));
         backoff.failed(UID);
         assert_eq!(woken_by(&pulled, &store(Some(Reason::ImageUnavailable)), &backoff).len(), 1);
         assert!(woken_by(&pulled, &store(Some(Reason::Ready)), &backoff).is_empty());
@@ -361,14 +361,14 @@ mod tests {
             ("delete", "sha256:1f", true),
             ("save", "sha256:1f", false),
         ] {
-            let woken = woken_by(&event("image", action, name, None), &store, &BackOff::default());
+            let woken = woken_by(&event("image", action, name, None), &store, &BackOff::up_to(LONGEST_AWAY));
             assert_eq!(!woken.is_empty(), expected, "{action} {name}");
         }
     }
 
     #[test]
     fn a_cluster_in_back_off_is_left_to_it() {
-        let backoff = BackOff::default();
+        let backoff = BackOff::up_to(LONGEST_AWAY);
         backoff.failed(UID);
         assert!(woken_by(&event("container", "die", "any", Some(UID)), &store(None), &backoff).is_empty());
     }

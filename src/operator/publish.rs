@@ -70,8 +70,12 @@ pub(super) async fn publish<B: Backend>(
     outcome: &Outcome,
 ) -> Result<Published, ReconcileError> {
     let mut published = Published {
-        secret: existing.secret.is_some(),
-        internal_url: existing.slice.is_some().then(|| owner.internal_url()),
+        secret: existing.secret.as_ref().is_some_and(|secret| owner.owns(secret.meta())),
+        internal_url: existing
+            .slice
+            .as_ref()
+            .filter(|slice| owner.owns(slice.meta()))
+            .map(|_| owner.internal_url()),
         unreachable: None,
     };
     let (Some(access), Some(url)) = (&outcome.access, &outcome.status.endpoint) else { return Ok(published) };
@@ -90,10 +94,10 @@ pub(super) async fn publish<B: Backend>(
         // Nothing can be created there any more, and soon the cluster is deleted, too.
         return Ok(published);
     }
-    put(&ctx.client, secret, &owner.secret(access, url)).await?;
-    put(&ctx.client, service, &owner.service()).await?;
+    put(&ctx.client, owner, secret, &owner.secret(access, url)).await?;
+    put(&ctx.client, owner, service, &owner.service()).await?;
     if let Some((address, port)) = address {
-        put(&ctx.client, slice, &owner.slice(address, port)).await?;
+        put(&ctx.client, owner, slice, &owner.slice(address, port)).await?;
         published.internal_url = Some(owner.internal_url());
     }
     published.secret = true;
@@ -169,7 +173,7 @@ async fn find<K: Kind>(
     let found =
         api.get_opt(&name).await.context(|| format!("read {kind} {name} in namespace {namespace}"))?;
     Ok(match found {
-        Some(object) if !owner.owns(object.meta()) => Err(Blocked::new(
+        Some(object) if !owner.owns(object.meta()) && !owner.succeeds(object.meta()) => Err(Blocked::new(
             Reason::NameTaken,
             format!(
                 "{kind} {name} exists in namespace {namespace} and is not this cluster's; rename or delete it, or give the cluster another name"
@@ -181,7 +185,12 @@ async fn find<K: Kind>(
 
 /// Makes an object what it should be, if it is not. Creating never takes over what appeared since
 /// it was looked for, and changing never what was changed since.
-async fn put<K: Kind>(client: &Client, existing: Option<K>, wanted: &K) -> Result<(), ReconcileError> {
+async fn put<K: Kind>(
+    client: &Client,
+    owner: &Owner,
+    existing: Option<K>,
+    wanted: &K,
+) -> Result<(), ReconcileError> {
     let (kind, name) = (K::kind(&()), wanted.name_any());
     let namespace = wanted.namespace().unwrap_or_default();
     let api: Api<K> = Api::namespaced(client.clone(), &namespace);
@@ -195,8 +204,10 @@ async fn put<K: Kind>(client: &Client, existing: Option<K>, wanted: &K) -> Resul
     };
     let mut change = json_of(wanted);
     let Some(metadata) = change.get_mut("metadata").and_then(Value::as_object_mut) else { return Ok(()) };
-    // Ownership was looked at already; others may have added theirs.
-    metadata.remove("ownerReferences");
+    if owner.owns(existing.meta()) {
+        // Others may have added theirs.
+        metadata.remove("ownerReferences");
+    }
     if covers(&json_of(&existing), &change) {
         return Ok(());
     }

@@ -58,6 +58,20 @@ impl Owner {
         metadata.owner_references.iter().flatten().any(|owner| owner.uid == self.reference.uid)
     }
 
+    /// Whether an object was a former cluster's of this name, which is gone: two cannot be there at once.
+    /// Kubernetes removes it some time after its owner, unless it has another by then.
+    pub(super) fn succeeds(&self, metadata: &ObjectMeta) -> bool {
+        let own = &self.reference;
+        let former = |owner: &OwnerReference| {
+            (&owner.api_version, &owner.kind, &owner.name) == (&own.api_version, &own.kind, &own.name)
+                && owner.uid != own.uid
+        };
+        let is_k3nest =
+            metadata.labels.iter().flatten().any(|(key, name)| key == label::NAME && *name == own.name);
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        is_k3nest && !owners.is_empty() && owners.iter().all(former)
+    }
+
     pub(super) fn secret_name(&self) -> String {
         secret_name(&self.identity.name)
     }

@@ -285,6 +285,39 @@ async fn objects_of_others_are_never_overwritten() {
 }
 
 #[tokio::test]
+async fn what_a_former_cluster_of_the_name_has_left_is_taken_over() {
+    let given = Given::new(Scenario::Fine, &[]);
+    given.reconciled().await.unwrap();
+    for path in [SECRET, SERVICE, SLICE] {
+        let published = given.api.get(path).unwrap();
+
+        // Given what Kubernetes has not yet removed,
+        let mut left = published.clone();
+        left["metadata"]["ownerReferences"][0]["uid"] = "of-the-former".into();
+        left["metadata"]["labels"]["k3nest.dev/owner"] = "of-the-former".into();
+        left["data"] = json!({});
+        given.api.put(path, left.clone());
+        given.reconciled().await.unwrap();
+
+        // then it becomes this cluster's.
+        assert_eq!(given.condition("Ready")["reason"], "Ready");
+        let now = given.api.get(path).unwrap();
+        assert_eq!(now["metadata"]["ownerReferences"], published["metadata"]["ownerReferences"], "{path}");
+        assert_eq!(now["metadata"]["labels"], published["metadata"]["labels"]);
+        assert_eq!(now["data"]["value"], published["data"]["value"]);
+
+        // What somebody else has a hand in is not.
+        let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "theirs"});
+        left["metadata"]["ownerReferences"].as_array_mut().unwrap().push(theirs);
+        given.api.put(path, left.clone());
+        given.reconciled().await.unwrap();
+        assert_eq!(given.condition("Ready")["reason"], "NameTaken");
+        assert_eq!(given.api.get(path).unwrap(), left);
+        given.api.put(path, published);
+    }
+}
+
+#[tokio::test]
 async fn where_pods_cannot_get_in_the_condition_says_so() {
     let given = Given::new(Scenario::Firewalled, &[]);
     given.reconciled().await.unwrap();

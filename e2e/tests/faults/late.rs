@@ -27,21 +27,33 @@ const ALONE: &str = "";
 /// Lives at once: they wait.
 const AT_ONCE: usize = 6;
 
+/// The command line.
+pub fn cli() {
+    by_a_minute(&Story::new("late_by_a_minute_cli"), ByHand::new);
+}
+
+/// The operator.
+pub fn operator() {
+    by_a_minute(&Story::new("late_by_a_minute_operator"), Kept::new);
+}
+
 /// Each kind of call comes a minute late once, in a life of its own. Questions are bounded to half of
 /// that, and asked again; changes are given longer, and simply go on.
-pub fn by_a_minute() {
-    let story = Story::new("late_by_a_minute");
-    let first = ByHand::new("late");
+fn by_a_minute<L: Life>(story: &Story, new: impl Fn(&str) -> L + Sync) {
+    let first = new("late");
+    first.proxy().set_rule(|_| Fate::Pass);
     first.make(ALONE);
     let expected = first.seen();
     first.remove();
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    first.proxy().requests().iter().for_each(|request| *kinds.entry(request.kind()).or_default() += 1);
+    // Late subscriptions to events are among those of `events_lost`.
+    let requests = first.proxy().requests_of_rule().into_iter().filter(|request| !request.is_events());
+    requests.for_each(|request| *kinds.entry(request.kind()).or_default() += 1);
     let kinds: Vec<String> = kinds.into_keys().collect();
     story.tell(&format!("{} kinds of calls: {}", kinds.len(), kinds.join(", ")));
 
     for_each(&kinds, AT_ONCE, |kind| {
-        let (life, began) = (ByHand::new("late"), Instant::now());
+        let (life, began) = (new("late"), Instant::now());
         let late = Arc::new(Mutex::new(None));
         let (wanted, once) = (kind.clone(), late.clone());
         life.proxy().set_rule(move |request| {

@@ -32,6 +32,7 @@ mod lost;
 mod patient;
 mod process;
 mod stream;
+mod walk;
 mod wounds;
 
 use std::process::ExitCode;
@@ -40,43 +41,41 @@ use libtest_mimic::{Arguments, Trial};
 
 use harness::recorder::{self, Recorder};
 
-/// Scenarios at once unless told otherwise: each has several clusters at once already.
-const THREADS: usize = 1;
+/// Scenarios at once unless told otherwise: each has several clusters, and still waits for most of its
+/// time.
+const THREADS: usize = 2;
 
-/// Every scenario by name.
+/// Every scenario by name: the long ones first, so that none of them is alone at the
+/// end, and those that stop a dockerd, of which there is one, apart.
 const ALL: &[(&str, fn())] = &[
+    ("faults::every_call_fails_once_operator", failing::operator),
+    ("faults::killed_at_every_call_operator", killed::operator),
+    ("faults::every_call_fails_once_cli", failing::cli),
     ("faults::killed_at_every_call_cli", killed::cli),
     ("faults::docker_away", away::docker_is_stopped_and_started),
-    ("faults::docker_killed_operator_outside", crashed::with_the_operator_outside),
-    ("faults::docker_killed_operator_inside", crashed::with_everything_inside),
-];
-
-/// Scenarios that were not run since what they are about has changed; `-- --include-ignored` runs them,
-/// `make test` not yet.
-const LATER: &[(&str, fn())] = &[
-    ("faults::killed_at_every_call_operator", killed::operator),
-    ("faults::wounds", wounds::everything_that_can_be_mended),
     ("faults::lost_data", lost::volumes_are_wiped),
-    ("faults::every_call_fails_once_cli", failing::cli),
-    ("faults::every_call_fails_once_operator", failing::operator),
-    ("faults::verbs_go_on", failing::verbs_go_on),
-    ("faults::late_by_a_minute", late::by_a_minute),
+    ("faults::random_walk", walk::at_random),
+    ("faults::docker_killed_operator_outside", crashed::with_the_operator_outside),
+    ("faults::late_by_a_minute_cli", late::cli),
+    ("faults::late_by_a_minute_operator", late::operator),
+    ("faults::wounds", wounds::everything_that_can_be_mended),
+    ("faults::docker_killed_operator_inside", crashed::with_everything_inside),
     ("faults::stale_calls_cli", late::stale_cli),
     ("faults::stale_calls_operator", late::stale_operator),
     ("faults::events_lost", stream::lost),
+    ("faults::verbs_go_on", failing::verbs_go_on),
 ];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = arguments.test_threads.or(Some(THREADS));
-    let trial = |(name, scenario): &'static (&'static str, fn())| {
+    let trials = ALL.iter().map(|(name, scenario)| {
         Trial::test(*name, || {
             scenario();
             Ok(())
         })
-    };
-    let later = LATER.iter().map(trial).map(|trial| trial.with_ignored_flag(true));
-    let trials = ALL.iter().map(trial).chain(later).collect();
+    });
+    let trials = trials.collect();
     if arguments.list {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }

@@ -50,9 +50,14 @@ impl Inside {
     pub fn prepare(kubectl: Kubectl, servers: usize, agents: usize) -> Self {
         kubectl.run(&["create", "configmap", WRITTEN, "--from-literal=by=e2e"]).ok();
         kubectl.apply(&workload(servers + agents));
-        let inside = Self { kubectl, servers, agents };
+        let inside = Self::of(kubectl, servers, agents);
         within(patience(BOUND), "the workload to run", || inside.works(""));
         inside
+    }
+
+    /// To ask a cluster in which nothing was prepared.
+    pub fn of(kubectl: Kubectl, servers: usize, agents: usize) -> Self {
+        Self { kubectl, servers, agents }
     }
 
     fn list(&self, kind: &str) -> Result<Vec<Value>, String> {
@@ -205,8 +210,7 @@ impl<'a> Patient<'a> {
                     return Err(format!("{name} was not started again"));
                 }
                 if *which != "lb" {
-                    let at = life.split_whitespace().last().and_then(|at| at.parse::<Timestamp>().ok());
-                    started.insert(self.node(which), at.ok_or(life)?);
+                    started.insert(self.node(which), started_at(&life).ok_or(life)?);
                 }
             }
             in_place(self.tenant)?;
@@ -274,6 +278,11 @@ pub fn volumes(cluster: &Cluster, which: &str) -> Vec<String> {
 pub fn life(container: &str) -> String {
     let format = "{{if .State.Running}}{{.Id}} {{.State.StartedAt}}{{end}}";
     docker(&["container", "inspect", "--format", format, container]).stdout.trim().to_owned()
+}
+
+/// When the container with this [`life`] was started.
+pub fn started_at(life: &str) -> Option<Timestamp> {
+    life.split_whitespace().last()?.parse().ok()
 }
 
 /// Takes everything out of the volumes of nodes.

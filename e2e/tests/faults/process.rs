@@ -25,6 +25,9 @@ use crate::{
 /// Between two looks whether the process lives.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Seconds between tries at most: dozens of calls fail in one life, one after the other.
+const LONGEST_RETRY: &str = "4";
+
 /// How many lines of its log a failure shows.
 const TAIL: usize = 80;
 
@@ -77,6 +80,7 @@ impl Operator {
             .env("KUBECONFIG", &host().kubeconfig)
             .env("DOCKER_HOST", &proxy.url())
             .env("K3NEST_NAMESPACE", namespace)
+            .env("K3NEST_LONGEST_RETRY", LONGEST_RETRY)
             .env("K3NEST_LOG", "info,k3nest=debug");
         for (name, value) in env {
             nest = nest.env(name, value);
