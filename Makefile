@@ -36,11 +36,14 @@ test: ## every test there is; sets up what it needs
 	e2e/test.sh
 
 # Walks through the simulated world: a cluster that is edited, wounded, and let down by Docker, over and
-# over. With the flags of `build`, since optimised code is worth its compilation here.
-N ?= 20000
+# over. Only k3nest itself is compiled anew for it, optimised; all else is what `cargo test` has compiled.
+# The first line names the seed. What fails is shrunk, and kept in proptest-regressions/.
+N    ?= 20000
+WALK := $(foreach it,opt-level=2 debug=false debug-assertions=false overflow-checks=true,--config profile.test.package.k3nest.$(it))
 soak: ## N= random walks through the simulated world, from SEED= or any
-	RUSTFLAGS="-C target-feature=+crt-static" PROPTEST_CASES=$(N) PROPTEST_RNG_SEED=$(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom)) \
-	  cargo test --release --locked --target $(TARGET) --lib -- sim::converge_tests
+	@seed=$(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom)); seed=$$(echo $$seed); \
+	  echo "again: make soak N=$(N) SEED=$$seed"; \
+	  K3NEST_WALKS=$(N) K3NEST_WALKS_SEED=$$seed cargo test --locked --lib $(WALK) -- sim::converge_tests
 
 # The flags and the target are those of `build`, so that what that has compiled is used again. More words
 # for it: make bench ARGS='--only create --pairs 2 --sizes 1+0'

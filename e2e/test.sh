@@ -97,6 +97,8 @@ stage generated 5 build bash -c crds
 # From here to the end of all stages, what is not k3nest's stays as it is.
 stage bystanders 5 fixtures e2e/lib/bystanders make "$LOGS/bystanders"
 stage cargo-test 60 fixtures cargo test --locked
+# Another seed each time; it is in the log.
+stage walks 60 "" make soak N=20000
 stage contract 30 fixtures bash -c contract
 stage e2e-cli 30 fixtures cargo test --locked --test e2e
 stage e2e-operator 30 fixtures cargo test --locked --test e2e_operator

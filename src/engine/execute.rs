@@ -118,7 +118,9 @@ impl<E: Engine, I: Inside> Worker<'_, E, I> {
                 self.say(&format!("starting {}", want.hostname));
                 let id = self.create(want).await?;
                 let started = self.start(&id, want).await;
-                if started.is_err() {
+                if let Err(error) = &started
+                    && !self.may_run(&id, error).await
+                {
                     // Half made, it would hold its name and make others wait for us. If this
                     // fails, too, the next plan replaces it.
                     let _ = engine.remove_container(&id).await;
@@ -165,6 +167,13 @@ impl<E: Engine, I: Inside> Worker<'_, E, I> {
             }
             created => created,
         }
+    }
+
+    /// Whether the container `id` was started after all, though the answer was lost. A server that was
+    /// may be one that others agree with already: it is left to the next plan.
+    async fn may_run(&self, id: &str, error: &EngineError) -> bool {
+        let lost = matches!(error, EngineError::TimedOut { .. } | EngineError::Unavailable { .. });
+        lost && self.engine.started(id).await.is_ok_and(|started| started.is_some())
     }
 
     async fn start(&self, id: &str, want: &ContainerWant) -> Result<()> {

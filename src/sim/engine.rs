@@ -121,6 +121,37 @@ impl SimEngine {
         Ok(fault)
     }
 
+    /// A call to a nested API with this `effect`, which meets the accidents of its number. Docker may be
+    /// away meanwhile.
+    pub async fn reach<T>(
+        &self,
+        effect: impl FnOnce(&mut Docker) -> std::result::Result<T, String>,
+    ) -> std::result::Result<T, String> {
+        let number = self.pause().await;
+        let (fault, cut) = {
+            let history = self.history();
+            (history.faults.at_call.get(&number).copied(), history.cut)
+        };
+        if cut {
+            return pending().await;
+        }
+        match fault {
+            None => effect(&mut self.docker()),
+            Some(Fault::Before | Fault::Refused) => Err("connection refused: arranged".into()),
+            Some(Fault::After) => {
+                effect(&mut self.docker())?;
+                Err("timed out: arranged".into())
+            }
+            Some(cut) => {
+                if cut == Fault::CutAfter {
+                    let _ = effect(&mut self.docker());
+                }
+                self.history().cut = true;
+                pending().await
+            }
+        }
+    }
+
     async fn ask<T>(&self, what: &str, answer: impl FnOnce(&mut Docker) -> T) -> Result<T> {
         let fault = self.arrive(what).await?;
         self.meet(what, fault, |docker| Ok(answer(docker))).await

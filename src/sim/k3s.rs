@@ -368,14 +368,12 @@ impl SimNode {
 /// The nested APIs of a simulated engine.
 impl ClusterApi for super::engine::SimClusters {
     async fn probe(&self, access: &Access, url: &str, _servers: usize) -> Result<Vec<NodeFacts>, String> {
-        self.0.pause().await;
-        self.0.docker().probe(access, url)
+        self.0.reach(|docker| docker.probe(access, url)).await
     }
 
     async fn forget_node(&self, _access: &Access, url: &str, node: &str) -> Result<(), String> {
-        self.0.pause().await;
         self.0.note(format!("forget node {node}"));
-        self.0.docker().forget_node(url, node)
+        self.0.reach(|docker| docker.forget_node(url, node)).await
     }
 
     async fn keep_node(
@@ -386,8 +384,7 @@ impl ClusterApi for super::engine::SimClusters {
         labels: &BTreeMap<String, String>,
         taints: &[NodeTaint],
     ) -> Result<bool, String> {
-        self.0.pause().await;
-        let news = self.0.docker().keep_node(url, &node.name, labels, taints)?;
+        let news = self.0.reach(|docker| docker.keep_node(url, &node.name, labels, taints)).await?;
         if news {
             self.0.note(format!("keep node {}", node.name));
         }

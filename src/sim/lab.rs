@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{Identity, K3sClusterStatus, condition},
-    plan::{ContainerState, ContainerWant, EngineInfo, LOAD_BALANCER_IMAGE, Network},
+    plan::{ContainerState, ContainerWant, EngineInfo, LOAD_BALANCER_IMAGE, Network, Recover},
     reconcile::{Outcome, Removal, Request, World, remove, step},
 };
 
@@ -22,7 +22,7 @@ use crate::{
 const MAX_TURNS: usize = 20_000;
 
 /// More steps than any history needs to settle after its last accident.
-const MAX_STEPS: usize = 80;
+pub const MAX_STEPS: usize = 80;
 
 /// What a probe reads: one route, and a kernel with room for nodes.
 const MACHINE: &str = "/proc/net/route:Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
@@ -35,18 +35,18 @@ pub struct Lab {
     pub world: World<SimEngine, SimClusters>,
     /// The last report on each cluster, by uid, as the API server would keep it.
     pub former: BTreeMap<String, K3sClusterStatus>,
+    /// The last wish to recover, which stays once it is there.
+    pub wish: Option<Recover>,
 }
 
-/// How many cases a property is tried with; PROPTEST_CASES wins. The same ones each time, unless
-/// PROPTEST_RNG_SEED says otherwise, as `make soak` does: a change is to be judged by what it changes.
-/// What fails is shrunk, and its seed kept
-/// in proptest-regressions/, from where it is tried first ever after: to be committed.
+/// How many cases a property is tried with; K3NEST_WALKS wins. The same ones each time, unless
+/// K3NEST_WALKS_SEED says otherwise, as `make soak` does: a change is to be judged by what it changes.
+/// What fails is shrunk, and its seed kept in proptest-regressions/, from where it is tried first ever
+/// after: to be committed.
 pub fn cases(default: u32) -> Config {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(default);
-    let rng_seed = match std::env::var_os("PROPTEST_RNG_SEED") {
-        Some(_) => Config::default().rng_seed,
-        None => RngSeed::Fixed(1),
-    };
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let cases = number("K3NEST_WALKS").and_then(|n| n.try_into().ok()).unwrap_or(default);
+    let rng_seed = RngSeed::Fixed(number("K3NEST_WALKS_SEED").unwrap_or(1));
     let regressions = FileFailurePersistence::SourceParallel("proptest-regressions");
     Config {
         cases,
@@ -55,6 +55,15 @@ pub fn cases(default: u32) -> Config {
         rng_seed,
         ..Config::default()
     }
+}
+
+/// Half of the cases of a property, for each of two tests that two processors run at once. proptest's own
+/// variables would overrule this for both, so there are others.
+pub fn half(config: Config, second: bool) -> Config {
+    let RngSeed::Fixed(seed) = config.rng_seed else { panic!("{:?} is not repeatable", config.rng_seed) };
+    // Far from every seed that somebody may try next.
+    let seed = if second { !seed } else { seed };
+    Config { cases: config.cases.div_ceil(2), rng_seed: RngSeed::Fixed(seed), ..config }
 }
 
 /// A Docker host with every image to be had and somebody else's networks and containers.
@@ -128,7 +137,7 @@ impl Lab {
         let engine = SimEngine::new(docker);
         let clusters = SimClusters(engine.clone());
         let world = World::new(engine.clone(), clusters, Box::new(|_| {}));
-        Self { engine, world, former: BTreeMap::new() }
+        Self { engine, world, former: BTreeMap::new(), wish: None }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -184,7 +193,7 @@ impl Lab {
     /// A request that knows the former report, as the operator's does.
     pub fn request(&self, draft: &Draft, identity: &Identity) -> Request {
         let former = self.former.get(&identity.uid).cloned().unwrap_or_default();
-        Request { former, ..draft.request(identity) }
+        Request { former, recover: self.wish.clone(), ..draft.request(identity) }
     }
 
     /// One step; None if it was cut off.

@@ -6,6 +6,7 @@
 //! - [`engine`]: the two behind the traits of the product, with faults
 //! - [`faults`]: what can go wrong, and when
 //! - [`wounds`]: what others do to a cluster
+//! - [`losses`]: what a cluster has lost, in truth
 //! - [`lab`]: steps taken in that world, one or two at a time, cut off where a test wants it
 //! - [`specs`]: clusters and the edits that people make to them
 //! - [`projection`]: what a world looks like without ids, times and picks
@@ -18,6 +19,7 @@ mod engine;
 mod faults;
 mod k3s;
 mod lab;
+mod losses;
 mod projection;
 mod specs;
 mod wounds;

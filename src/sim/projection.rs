@@ -11,8 +11,31 @@ use super::{
 };
 use crate::{
     api::{Identity, Role, label},
-    plan::{ContainerState, MountSource, Record},
+    plan::{ContainerState, MountSource, Network, Record},
 };
+
+/// Everything that is not `identity`'s, to the last byte.
+pub fn others(
+    docker: &Docker,
+    identity: &Identity,
+) -> (Vec<SimContainer>, BTreeMap<String, SimVolume>, Vec<Network>) {
+    let containers = docker.containers.values().filter(|c| !identity.owns(&c.want.labels)).cloned().collect();
+    let volumes = docker.volumes.iter().filter(|(_, v)| !identity.owns(&v.labels));
+    let networks = docker.networks.iter().filter(|n| !identity.owns(&n.labels)).cloned().collect();
+    (containers, volumes.map(|(n, v)| (n.clone(), v.clone())).collect(), networks)
+}
+
+/// Whether anything of `identity` exists.
+pub fn leftovers(docker: &Docker, identity: &Identity) -> Vec<String> {
+    let containers = docker.containers.values().filter(|c| identity.owns(&c.want.labels));
+    let volumes = docker.volumes.iter().filter(|(_, v)| identity.owns(&v.labels) || v.anonymous);
+    let networks = docker.networks.iter().filter(|n| identity.owns(&n.labels));
+    containers
+        .map(|c| c.want.name.clone())
+        .chain(volumes.map(|(name, _)| name.clone()))
+        .chain(networks.map(|n| n.name.clone()))
+        .collect()
+}
 
 /// The newest record of a cluster.
 pub fn record(docker: &Docker, identity: &Identity) -> Option<Record> {

@@ -1,43 +1,19 @@
 //! Deletion: from any state in between it ends with nothing of ours left, creates nothing on the
 //! way, and never touches what is not ours.
 
-use std::collections::BTreeMap;
-
 use proptest::prelude::*;
 
 use super::{
-    docker::{Docker, SimContainer, SimVolume},
+    docker::{Docker, SimContainer},
     faults::faults,
     lab::{Lab, cases, foreign_container, foreign_network, host, is_ready, message, reason},
+    projection::{leftovers, others},
     specs::{Draft, Place, SHARED_NETWORK, dev, draft, edit, identity},
 };
 use crate::{
-    api::{Identity, Role},
-    plan::{ContainerState, HostPort, Network, VolumeWant},
+    api::Role,
+    plan::{ContainerState, HostPort, VolumeWant},
 };
-
-/// Everything that is not `identity`'s, to the last byte.
-fn others(
-    docker: &Docker,
-    identity: &Identity,
-) -> (Vec<SimContainer>, BTreeMap<String, SimVolume>, Vec<Network>) {
-    let containers = docker.containers.values().filter(|c| !identity.owns(&c.want.labels)).cloned().collect();
-    let volumes = docker.volumes.iter().filter(|(_, v)| !identity.owns(&v.labels));
-    let networks = docker.networks.iter().filter(|n| !identity.owns(&n.labels)).cloned().collect();
-    (containers, volumes.map(|(n, v)| (n.clone(), v.clone())).collect(), networks)
-}
-
-/// Whether anything of `identity` exists.
-fn leftovers(docker: &Docker, identity: &Identity) -> Vec<String> {
-    let containers = docker.containers.values().filter(|c| identity.owns(&c.want.labels));
-    let volumes = docker.volumes.iter().filter(|(_, v)| identity.owns(&v.labels) || v.anonymous);
-    let networks = docker.networks.iter().filter(|n| identity.owns(&n.labels));
-    containers
-        .map(|c| c.want.name.clone())
-        .chain(volumes.map(|(name, _)| name.clone()))
-        .chain(networks.map(|n| n.name.clone()))
-        .collect()
-}
 
 /// What somebody else has in the way of a cluster.
 #[derive(Clone, Copy, Debug)]

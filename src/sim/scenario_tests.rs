@@ -341,3 +341,20 @@ fn a_daemon_that_was_killed_while_servers_joined() {
         assert_eq!(lab.engine.docker().broken, [""; 0]);
     }
 }
+
+/// The first two servers that are back agree: neither is taken away because Docker's answer to its start
+/// was lost.
+#[test]
+fn a_server_that_was_started_though_the_answer_was_lost_stays() {
+    let draft = Draft { servers: 3, ..Draft::default() };
+    for change in 0..30 {
+        let mut lab = ready(&draft);
+        Wound::NetworkRemoved.inflict(&mut lab.engine.docker(), &dev());
+        lab.engine.arrange(Faults {
+            delays: vec![1],
+            ..Faults::one(lab.engine.changes().len() + change, Fault::After)
+        });
+        assert_eq!(settled(&mut lab, &draft), "Ready", "answer {change} lost");
+        assert_eq!(lab.engine.docker().broken, [""; 0], "answer {change} lost");
+    }
+}

@@ -55,6 +55,9 @@ pub struct Draft {
     pub taint: bool,
     pub volumes: BTreeSet<u8>,
     pub san: bool,
+    /// 0: limits of what nodes may use, 1: name servers, 2: a component left out, 3: a port straight on
+    /// the server, where there is one.
+    pub extras: BTreeSet<u8>,
     /// Never fewer than there were.
     pub agents: u32,
     pub agent_args: u8,
@@ -82,6 +85,7 @@ impl Default for Draft {
             taint: false,
             volumes: BTreeSet::new(),
             san: false,
+            extras: BTreeSet::new(),
             agents: 0,
             agent_args: 0,
         }
@@ -103,6 +107,7 @@ pub enum Edit {
     Labels(BTreeSet<u8>, bool),
     Volumes(BTreeSet<u8>),
     San(bool),
+    Extras(BTreeSet<u8>),
     /// This many agents more, with these arguments.
     Agents(u32, u8),
 }
@@ -132,6 +137,7 @@ pub fn edit() -> impl Strategy<Value = Edit> {
         (few(), any::<bool>()).prop_map(|(set, taint)| Edit::Labels(set, taint)),
         few().prop_map(Edit::Volumes),
         any::<bool>().prop_map(Edit::San),
+        prop::collection::btree_set(0..4u8, 0..4).prop_map(Edit::Extras),
         (0..3u32, 0..2u8).prop_map(|(more, args)| Edit::Agents(more, args)),
     ]
 }
@@ -139,7 +145,7 @@ pub fn edit() -> impl Strategy<Value = Edit> {
 /// A new cluster: what is for life, and a few edits of the plainest one.
 pub fn draft() -> impl Strategy<Value = Draft> {
     let place = prop_oneof![3 => Just(Place::Picked), 1 => Just(Place::Subnet), 1 => Just(Place::Joined)];
-    let servers = prop_oneof![2 => Just(1u32), 1 => Just(3)];
+    let servers = prop_oneof![5 => Just(1u32), 4 => Just(3), 1 => Just(5)];
     let life = (place, any::<bool>(), 0..3u8, any::<bool>(), servers);
     (life, prop::collection::vec(edit(), 0..4)).prop_map(
         |((place, given_token, internal, keep_spec, servers), edits)| {
@@ -164,6 +170,7 @@ impl Draft {
             Edit::Labels(set, taint) => (next.labels, next.taint) = (set, taint),
             Edit::Volumes(set) => next.volumes = set,
             Edit::San(san) => next.san = san,
+            Edit::Extras(set) => next.extras = set,
             Edit::Agents(more, args) => (next.agents, next.agent_args) = ((self.agents + more).min(4), args),
         }
         next
@@ -213,6 +220,19 @@ impl Draft {
             "loadBalancer": {"ports": ports},
             "api": api,
         });
+        let extra = |n: u8| self.extras.contains(&n);
+        if extra(0) {
+            spec["nodeDefaults"] = json!({"resources": {"cpu": "2", "memory": "2Gi"}});
+        }
+        if extra(1) {
+            spec["dns"] = json!({"servers": ["10.0.0.53"]});
+        }
+        if extra(2) {
+            spec["k3s"] = json!({"disable": ["traefik"]});
+        }
+        if extra(3) && self.servers == 1 {
+            spec["servers"]["ports"] = json!([{"hostPort": 30555, "port": 555}]);
+        }
         if self.repository > 0 {
             spec["image"] = json!(REPOSITORIES[self.repository]);
         }

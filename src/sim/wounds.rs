@@ -31,29 +31,35 @@ pub enum Wound {
     Emptied(usize),
     /// The n-th node was removed with its volumes.
     Lost(usize),
+    /// All servers but the n-th lost their data: their volumes were emptied, or removed with them.
+    MostLost(usize, bool),
+    /// So did all of them.
+    AllLost(bool),
 }
 
 /// Any wound.
 pub fn wound() -> impl Strategy<Value = Wound> {
     let n = 0..8usize;
     prop_oneof![
-        n.clone().prop_map(Wound::Kill),
-        n.clone().prop_map(Wound::Remove),
-        n.clone().prop_map(Wound::Restart),
-        n.clone().prop_map(Wound::Disconnect),
-        Just(Wound::NetworkRemoved),
-        Just(Wound::Unconfigured),
-        Just(Wound::DaemonKilled),
-        Just(Wound::RecordRemoved),
-        n.clone().prop_map(Wound::Emptied),
-        n.prop_map(Wound::Lost),
+        2 => n.clone().prop_map(Wound::Kill),
+        2 => n.clone().prop_map(Wound::Remove),
+        2 => n.clone().prop_map(Wound::Restart),
+        2 => n.clone().prop_map(Wound::Disconnect),
+        2 => Just(Wound::NetworkRemoved),
+        2 => Just(Wound::Unconfigured),
+        2 => Just(Wound::DaemonKilled),
+        2 => Just(Wound::RecordRemoved),
+        2 => n.clone().prop_map(Wound::Emptied),
+        2 => n.clone().prop_map(Wound::Lost),
+        3 => (n, any::<bool>()).prop_map(|(n, volumes)| Wound::MostLost(n, volumes)),
+        1 => any::<bool>().prop_map(Wound::AllLost),
     ]
 }
 
 impl Wound {
     /// Whether data goes.
     pub fn takes_data(&self) -> bool {
-        matches!(self, Self::Emptied(_) | Self::Lost(_))
+        matches!(self, Self::Emptied(_) | Self::Lost(_) | Self::MostLost(..) | Self::AllLost(_))
     }
 
     /// Does it to the cluster `identity`.
@@ -84,11 +90,21 @@ impl Wound {
             Self::Emptied(n) | Self::Lost(n) => {
                 let nodes: Vec<&String> = all.iter().filter(|name| !docker.is_balancer(name)).collect();
                 let Some(name) = (!nodes.is_empty()).then(|| nodes[n % nodes.len()].clone()) else { return };
-                // More than a minority is not put right but said; see the scenarios.
+                // More than a minority is not put right but said, and has a wound of its own.
                 if docker.is_server(&name) && !docker.can_lose_a_server(identity) {
                     return;
                 }
                 docker.lose_data(&name, matches!(self, Self::Lost(_)));
+            }
+            Self::MostLost(n, volumes) => {
+                let servers: Vec<&String> = all.iter().filter(|name| docker.is_server(name)).collect();
+                let kept = (!servers.is_empty()).then(|| servers[n % servers.len()]);
+                let lost = servers.iter().filter(|name| Some(**name) != kept);
+                lost.for_each(|name| docker.lose_data(name, *volumes));
+            }
+            Self::AllLost(volumes) => {
+                let servers: Vec<&String> = all.iter().filter(|name| docker.is_server(name)).collect();
+                servers.iter().for_each(|name| docker.lose_data(name, *volumes));
             }
         }
     }
