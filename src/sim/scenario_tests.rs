@@ -347,14 +347,13 @@ fn a_daemon_that_was_killed_while_servers_joined() {
 #[test]
 fn a_server_that_was_started_though_the_answer_was_lost_stays() {
     let draft = Draft { servers: 3, ..Draft::default() };
-    for change in 0..30 {
+    for (failed, lost) in (0..6).flat_map(|failed| (4..16).map(move |more| (failed, failed + more))) {
         let mut lab = ready(&draft);
         Wound::NetworkRemoved.inflict(&mut lab.engine.docker(), &dev());
-        lab.engine.arrange(Faults {
-            delays: vec![1],
-            ..Faults::one(lab.engine.changes().len() + change, Fault::After)
-        });
-        assert_eq!(settled(&mut lab, &draft), "Ready", "answer {change} lost");
-        assert_eq!(lab.engine.docker().broken, [""; 0], "answer {change} lost");
+        let begun = lab.engine.changes().len();
+        let at = [(begun + failed, Fault::Before), (begun + lost, Fault::After)].into();
+        lab.engine.arrange(Faults { at, delays: vec![1], ..Faults::default() });
+        assert_eq!(settled(&mut lab, &draft), "Ready", "{failed} failed, answer {lost} lost");
+        assert_eq!(lab.engine.docker().broken, [""; 0], "{failed} failed, answer {lost} lost");
     }
 }
