@@ -41,7 +41,7 @@ test: ## every test there is; sets up what it needs
 N    ?= 20000
 WALK := $(foreach it,opt-level=2 debug=false debug-assertions=false overflow-checks=true,--config profile.test.package.k3nest.$(it))
 soak: ## N= random walks through the simulated world, from SEED= or any
-	@seed=$(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom)); seed=$$(echo $$seed); \
+	@seed=$(or $(SEED),$(strip $(shell od -An -N4 -tu4 /dev/urandom))); \
 	  echo "again: make soak N=$(N) SEED=$$seed"; \
 	  K3NEST_WALKS=$(N) K3NEST_WALKS_SEED=$$seed cargo test --locked --lib $(WALK) -- sim::converge_tests
 

@@ -141,7 +141,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         };
         let known = known.or_else(|| self.remembered(&seen.observed));
         if known.is_none() {
-            self.refuse_vanished()?;
+            self.refuse_vanished(&seen.observed)?;
         }
         let Some(known) = known else {
             let engine_id = self.engine.id.clone();
@@ -193,25 +193,27 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     }
 
     /// The record as the cluster's objects remember it, where its volume is gone. What happened since
-    /// they were made is not in it: the safe guess is that it has served, with every server it has.
+    /// they were made is not in it: the safe guess is that it has served, with every server that it was to
+    /// have, also those of which nothing is left.
     fn remembered(&self, observed: &Observed) -> Option<Record> {
         let remembered = observed.remembered()?;
         let servers = observed.members().into_iter().filter(|m| m.pool == plan::SERVER_POOL);
         Some(remembered.changed(|r| {
             r.initialised = true;
-            r.joined = servers.map(|m| m.index).collect();
+            r.joined = servers.map(|m| m.index).chain(0..r.servers).collect();
             r.spec.clone_from(&self.request.keep_spec);
         }))
     }
 
-    /// A cluster that has served, and of which nothing at all is left, is not begun anew. Only to refuse
-    /// something is a former report believed.
-    fn refuse_vanished(&self) -> Result<(), Blocked> {
+    /// A cluster that has served, and of whose servers nothing at all is left, is not begun anew. Only to
+    /// refuse something is a former report believed.
+    fn refuse_vanished(&self, observed: &Observed) -> Result<(), Blocked> {
+        let is_left = observed.members().iter().any(|m| m.pool == plan::SERVER_POOL);
         match &self.request.former.version {
-            None => Ok(()),
-            Some(version) => Err(plan::data_lost(&format!(
-                "the cluster ran {version} on this Docker engine, and nothing of it is left there"
+            Some(version) if !is_left => Err(plan::data_lost(&format!(
+                "the cluster ran {version} on this Docker engine, and nothing of its servers is left there"
             ))),
+            _ => Ok(()),
         }
     }
 

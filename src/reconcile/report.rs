@@ -164,7 +164,8 @@ fn describe(status: &mut K3sClusterStatus, request: &Request, seen: &Seen) {
     let agents = counts(Role::Agent, request.spec.agents.replicas);
     let mut versions: Vec<&String> = of_role(Role::Server).filter_map(|n| n.version.as_ref()).collect();
     versions.sort_by_key(|v| crate::plan::version_numbers(v));
-    status.version = versions.first().map(|v| (*v).clone());
+    // What it ran while nobody answers, and what a cluster that has vanished is known by.
+    status.version = versions.first().map(|v| (*v).clone()).or_else(|| request.former.version.clone());
     (status.servers_ready, status.agents_ready) = (ready(servers), ready(agents));
     (status.servers, status.agents) = (servers, agents);
 }

@@ -67,6 +67,27 @@ fn lost_data_is_said_and_never_replaced_by_an_empty_cluster() {
 }
 
 /// A container knows its network by id: where that is gone, starting it is of no use.
+/// Also if its API was away before, so that the last report is of nodes that nobody could ask.
+#[test]
+fn a_cluster_of_which_nothing_is_left_is_not_begun_anew() {
+    let draft = Draft::default();
+    let mut lab = ready(&draft);
+    remove(&mut lab.engine.docker(), SERVER);
+    let _ = lab.step(&draft, &dev());
+    {
+        let mut docker = lab.engine.docker();
+        docker.containers.clear();
+        docker.volumes.clear();
+        docker.networks.retain(|network| !dev().owns(&network.labels));
+    }
+    for _ in 0..3 {
+        let outcome = lab.step(&draft, &dev()).unwrap();
+        assert_eq!(reason(&outcome), "DataLost", "{}", message(&outcome));
+        lab.wait(Some(&outcome));
+    }
+    assert!(lab.engine.docker().volumes.is_empty());
+}
+
 #[test]
 fn a_network_that_was_pruned_takes_its_containers_along() {
     for cut in 0..12 {
