@@ -169,11 +169,11 @@ impl<E: Engine, I: Inside> Worker<'_, E, I> {
         }
     }
 
-    /// Whether the container `id` was started after all, though the answer was lost. A server that was
-    /// may be one that others agree with already: it is left to the next plan.
+    /// Whether the container `id` may have been started after all, though the answer was lost. A server
+    /// that was may be one that others agree with already: it is left to the next plan.
     async fn may_run(&self, id: &str, error: &EngineError) -> bool {
         let lost = matches!(error, EngineError::TimedOut { .. } | EngineError::Unavailable { .. });
-        lost && self.engine.started(id).await.is_ok_and(|started| started.is_some())
+        lost && !matches!(self.engine.started(id).await, Ok(None))
     }
 
     async fn start(&self, id: &str, want: &ContainerWant) -> Result<()> {

@@ -48,7 +48,7 @@ pub fn diff(
     let mut plan = Plan::default();
     let told = plan_founded(&mut plan, desired, observed);
     let recorded = plan_record(&mut plan, identity, desired, observed, told);
-    let (observed, removed) = plan_stranded(&mut plan, desired, observed);
+    let (observed, removed) = plan_stranded(&mut plan, desired, observed, &recorded);
     let observed = observed.as_ref();
     let reset = plan_reset(&mut plan, desired, observed);
     let network = plan_network(&mut plan, desired, observed, &[recorded.clone(), removed].concat());
@@ -98,7 +98,7 @@ pub fn diff(
 /// Images of the containers that `desired` wants made, or may want made once their data was looked at,
 /// which a plan must know.
 pub fn images_needed(desired: &Desired, observed: &Observed) -> Vec<String> {
-    let (observed, _) = plan_stranded(&mut Plan::default(), desired, observed);
+    let (observed, _) = plan_stranded(&mut Plan::default(), desired, observed, &[]);
     let mut images: Vec<String> = desired
         .containers
         .iter()
@@ -135,11 +135,12 @@ fn plan_record(
 
 /// Containers of a network that is gone can never start again: Docker knows it by its id, and one of
 /// the same name is another one. They go before the new network comes, so that after a cut nobody
-/// takes them for its. Returns what is left, and the steps that remove them.
+/// takes them for its, and after the record, of which they have copies. Returns what is left, and the steps that remove them.
 fn plan_stranded<'a>(
     plan: &mut Plan,
     desired: &Desired,
     observed: &'a Observed,
+    recorded: &[usize],
 ) -> (Cow<'a, Observed>, Vec<usize>) {
     let stranded = |c: &Container| {
         desired.network.is_some() && observed.networks.is_empty() && c.role() != Some(Role::Probe)
@@ -148,9 +149,10 @@ fn plan_stranded<'a>(
         return (Cow::Borrowed(observed), Vec::new());
     }
     let (gone, containers): (Vec<_>, Vec<_>) = observed.containers.iter().cloned().partition(stranded);
-    let removals = gone
-        .into_iter()
-        .map(|c| plan.push(Action::RemoveContainer { id: c.id, name: c.name, graceful: false }, Vec::new()));
+    let removals = gone.into_iter().map(|c| {
+        let removal = Action::RemoveContainer { id: c.id, name: c.name, graceful: false };
+        plan.push(removal, recorded.to_vec())
+    });
     let removed = removals.collect();
     (Cow::Owned(Observed { containers, ..observed.clone() }), removed)
 }

@@ -42,8 +42,11 @@ pub enum RecordState {
     Readable,
     /// There is, but not in words of this version.
     Unreadable,
-    /// There is none: half made, half deleted, or a container that was left behind.
+    /// There is none, and no node: half made, half deleted, or a container that was left behind.
     Missing,
+    /// There is none, but there are nodes, which are made after it and removed before it: somebody has
+    /// taken it away, as `docker volume prune` does.
+    Lost,
 }
 
 impl Belongings {
@@ -54,6 +57,9 @@ impl Belongings {
             containers.chain(observed.networks.iter().map(|n| n.created))
         };
         let has_record = observed.volumes.iter().any(|v| v.role() == Some(Role::Record));
+        let is_node = |role: Option<Role>| matches!(role, Some(Role::Server | Role::Agent | Role::Data));
+        let has_nodes = observed.containers.iter().any(|c| is_node(c.role()))
+            || observed.volumes.iter().any(|v| is_node(v.role()));
         Self {
             identity,
             containers: observed.containers.len(),
@@ -64,6 +70,7 @@ impl Belongings {
             record: match (observed.record(), has_record) {
                 (Some(_), _) => RecordState::Readable,
                 (None, true) => RecordState::Unreadable,
+                (None, false) if has_nodes => RecordState::Lost,
                 (None, false) => RecordState::Missing,
             },
         }
@@ -163,6 +170,12 @@ pub fn judge(found: &Belongings, servers: &[ApiServer], now: Timestamp) -> Verdi
         let reason = "its record cannot be read: another version of k3nest may have written it";
         return Verdict::new(Standing::Unknown, reason);
     }
+    if instance == STANDALONE && found.record == RecordState::Lost {
+        let reason = format!(
+            "a cluster of the command line whose record is gone: k3nest apply writes it again, k3nest delete {name} removes the cluster"
+        );
+        return Verdict::new(Standing::Unknown, reason);
+    }
     if instance == STANDALONE {
         return Verdict::new(Standing::Leftover, "of the command line, half made or half deleted");
     }
@@ -195,7 +208,8 @@ pub fn judge(found: &Belongings, servers: &[ApiServer], now: Timestamp) -> Verdi
 fn may_be_in_the_making(found: &Belongings, now: Timestamp) -> bool {
     let age = |made: Timestamp| now.duration_since(made);
     let bound = jiff::SignedDuration::try_from(IN_THE_MAKING).unwrap_or_default();
-    found.record == RecordState::Missing && found.youngest.is_some_and(|made| age(made) < bound)
+    let unrecorded = matches!(found.record, RecordState::Missing | RecordState::Lost);
+    unrecorded && found.youngest.is_some_and(|made| age(made) < bound)
 }
 
 #[cfg(test)]
@@ -284,6 +298,21 @@ mod tests {
                 "",
             ),
             ("half deleted", found("I", Missing, 61), vec![here()], Orphaned, ""),
+            (
+                "of the command line, without its record",
+                found(STANDALONE, Lost, 600),
+                vec![here()],
+                Unknown,
+                "k3nest apply writes it again",
+            ),
+            ("of the command line, in the making", found(STANDALONE, Lost, 5), vec![here()], InTheMaking, ""),
+            (
+                "of the command line, what is left",
+                found(STANDALONE, Missing, 600),
+                vec![here()],
+                Leftover,
+                "",
+            ),
             ("young, with a record", found("I", Readable, 1), vec![here()], Orphaned, ""),
             ("young, without one", found("I", Missing, 59), vec![here()], InTheMaking, "less than a minute"),
             ("from the future", found("I", Missing, -30), vec![here()], InTheMaking, ""),

@@ -13,14 +13,14 @@ use crate::{
     plan::{NodeData, Observed, Record, Volume},
 };
 
-/// Tells of each volume below /k3nest whether it holds a token, whether the data of an etcd member,
-/// and when etcd wrote there last, in seconds. By busybox, which is in every k3s image.
+/// Tells of each volume below /k3nest whether it holds a token, whether the data of an etcd member
+/// (as the nodes' entrypoint tells it), and when etcd wrote there last, in seconds. By busybox, which is in every k3s image.
 const LOOK: &str = r#"for volume in /k3nest/*; do
   token=- etcd=- written=- db=$volume/server/db/etcd
   [ ! -s "$volume/k3nest/token" ] || token=token
-  [ ! -s "$db/name" ] || [ -e "$db/tombstone" ] || etcd=etcd
   for file in "$db"/member/wal/*.wal; do
     [ -e "$file" ] || continue
+    [ ! -s "$db/member/snap/db" ] || [ -e "$db/tombstone" ] || etcd=etcd
     time=$(date -r "$file" +%s) || continue
     [ "$written" != - ] && [ "$written" -ge "$time" ] || written=$time
   done

@@ -152,6 +152,12 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             }
             let mut record = plan::allocate(&input, &engine_id, self.host_facts().await?, &salt)?;
             record.spec = self.request.keep_spec.clone();
+            let left = servers_left(&seen.observed);
+            if !left.is_empty() {
+                // Nodes come after their record: it was lost, with all that had a copy of it.
+                record.initialised = true;
+                record.joined = left.into_iter().chain(0..self.request.spec.servers.replicas).collect();
+            }
             // Kept for the further rounds of this step: allocation is not repeated.
             self.next_record = Some(record.clone());
             return Ok(record);
@@ -197,10 +203,9 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     /// have, also those of which nothing is left.
     fn remembered(&self, observed: &Observed) -> Option<Record> {
         let remembered = observed.remembered()?;
-        let servers = observed.members().into_iter().filter(|m| m.pool == plan::SERVER_POOL);
         Some(remembered.changed(|r| {
             r.initialised = true;
-            r.joined = servers.map(|m| m.index).chain(0..r.servers).collect();
+            r.joined = servers_left(observed).into_iter().chain(0..r.servers).collect();
             r.spec.clone_from(&self.request.keep_spec);
         }))
     }
@@ -208,9 +213,8 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     /// A cluster that has served, and of whose servers nothing at all is left, is not begun anew. Only to
     /// refuse something is a former report believed.
     fn refuse_vanished(&self, observed: &Observed) -> Result<(), Blocked> {
-        let is_left = observed.members().iter().any(|m| m.pool == plan::SERVER_POOL);
         match &self.request.former.version {
-            Some(version) if !is_left => Err(plan::data_lost(&format!(
+            Some(version) if servers_left(observed).is_empty() => Err(plan::data_lost(&format!(
                 "the cluster ran {version} on this Docker engine, and nothing of its servers is left there"
             ))),
             _ => Ok(()),
@@ -383,6 +387,12 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         self.next_record = Some(next);
         news
     }
+}
+
+/// The servers that have a data volume.
+fn servers_left(observed: &Observed) -> Vec<u32> {
+    let servers = observed.members().into_iter().filter(|m| m.pool == plan::SERVER_POOL);
+    servers.map(|m| m.index).collect()
 }
 
 fn mismatch(recorded: &str, engine: &EngineInfo) -> Blocked {

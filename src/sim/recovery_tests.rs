@@ -6,7 +6,7 @@ use super::{
     specs::{Draft, dev},
 };
 use crate::{
-    api::{Phase, Role},
+    api::{Phase, Role, label},
     plan::{ContainerState, Recover},
     reconcile::{Outcome, step},
 };
@@ -94,4 +94,23 @@ fn a_server_without_data_is_not_taken_for_one_with_data_while_it_is_about_to_sto
         (server.state, server.started) = (ContainerState::Running, Some(now));
     }
     assert_eq!(reason(&steps(&mut lab, &Draft::default(), None)), "DataLost");
+}
+
+/// Record, network and containers are gone, and the founder with its volumes: what the others have is
+/// not joined to a second etcd.
+#[test]
+fn where_only_volumes_are_left_no_other_cluster_is_founded() {
+    let draft = three();
+    let mut lab = ready(&draft);
+    lose(&mut lab, &SERVERS[..1], true);
+    {
+        let mut docker = lab.engine.docker();
+        docker.containers.retain(|_, container| !dev().owns(&container.want.labels));
+        docker.networks.retain(|network| !dev().owns(&network.labels));
+        docker.volumes.retain(|_, v| !(dev().owns(&v.labels) && v.labels.contains_key(label::RECORD)));
+    }
+    let outcome = steps(&mut lab, &draft, None);
+    assert!(is_ready(&outcome), "{}", message(&outcome));
+    assert_eq!(members(&lab), 3);
+    assert_eq!(lab.engine.docker().broken, [""; 0]);
 }

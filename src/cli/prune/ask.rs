@@ -17,7 +17,7 @@ use kube::{
 use tokio::sync::oneshot;
 
 use crate::{
-    api::{Identity, K3sCluster, K3sClusterSpec, NodeVolume, STANDALONE, adopts},
+    api::{Identity, K3sCluster, K3sClusterSpec, NodeVolume, Role, STANDALONE, adopts},
     cli::{
         CliError,
         session::Session,
@@ -168,7 +168,10 @@ fn hosts(session: &Session, all: &BTreeMap<Identity, Observed>) -> Vec<Identity>
     let joined: BTreeSet<String> =
         all.values().filter_map(|observed| Some(observed.record()?.guest?.network)).collect();
     let may_be_host = |(identity, observed): &(&Identity, &Observed)| {
-        let Some((cluster, _)) = session.recorded(identity, observed) else { return false };
+        let Some((cluster, _)) = session.recorded(identity, observed) else {
+            // Without its record anything may be in it. That it cannot be asked is an answer, too.
+            return observed.containers.iter().any(|c| c.role() == Some(Role::Server));
+        };
         let network = observed.record().map(|record| record.network.name).unwrap_or_default();
         identity.name == HOST_CLUSTER || joined.contains(&network) || has_docker(&cluster.spec)
     };
