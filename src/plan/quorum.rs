@@ -15,13 +15,28 @@ pub struct Recover {
     pub from: Option<String>,
 }
 
-/// The members of etcd, and what has become of their data.
-fn members(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
+/// What has become of the data of servers.
+fn data_of(
+    servers: impl IntoIterator<Item = u32>,
+    identity: &Identity,
+    observed: &Observed,
+) -> BTreeMap<u32, DataState> {
     let state = |index: u32| {
         let node = identity.node_name(SERVER_POOL, index);
         observed.data_of(Role::Server, &node, &identity.object_name(&node))
     };
-    record.voters().into_iter().map(|index| (index, state(index))).collect()
+    servers.into_iter().map(|index| (index, state(index))).collect()
+}
+
+/// The members of etcd, and what has become of their data.
+fn members(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
+    data_of(record.voters(), identity, observed)
+}
+
+/// The same of every server: one may have joined that was never seen Ready, and in a recovery the data of
+/// the others is there until they join.
+fn servers(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
+    data_of(record.voters().into_iter().chain(0..record.servers), identity, observed)
 }
 
 /// How many of `members` agree on anything.
@@ -41,18 +56,27 @@ pub(super) enum Quorum {
 
 /// Whether enough servers have their data. Of what was never a member nothing is missed.
 pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) -> Quorum {
-    let members = members(identity, record, observed);
-    let count = |state: DataState| members.values().filter(|s| **s == state).count();
-    let kept = count(DataState::Kept);
+    let mut members = members(identity, record, observed);
+    let count = |members: &BTreeMap<u32, DataState>, state: DataState| {
+        members.values().filter(|s| **s == state).count()
+    };
+    let mut kept = count(&members, DataState::Kept);
     if kept >= majority(members.len()) || !record.initialised {
         return Quorum::Enough;
     }
-    if count(DataState::Unknown) > 0 {
+    if count(&members, DataState::Unknown) > 0 {
         return Quorum::Unknown;
     }
     // A record of before the members were kept in it.
     if members.is_empty() && observed.members().iter().any(|m| m.pool == SERVER_POOL) {
         return Quorum::Enough;
+    }
+    if kept == 0 {
+        members = servers(identity, record, observed);
+        if count(&members, DataState::Unknown) > 0 {
+            return Quorum::Unknown;
+        }
+        kept = count(&members, DataState::Kept);
     }
     if kept == 0 {
         return Quorum::Lost(data_lost(if members.len() == 1 {
@@ -65,11 +89,17 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
         let names = members.iter().filter(|(_, s)| **s == state);
         names.map(|(index, _)| identity.node_name(SERVER_POOL, *index)).collect::<Vec<_>>().join(", ")
     };
+    // Of those that are counted beyond the members, nobody knows whether they had joined.
+    let why = if kept < majority(members.len()) {
+        "too few to agree on anything"
+    } else {
+        "but none of them was Ready before"
+    };
     let best = survivor(&members, identity, observed).unwrap_or_default();
     Quorum::Lost(Blocked::new(
         Reason::QuorumLost,
         format!(
-            "{kept} of {} servers have their data, too few to agree on anything: {} lost theirs, {} survived; to go on with the data of {}, run {}; what only the lost ones knew is gone then",
+            "{kept} of {} servers have their data, {why}: {} lost theirs, {} survived; to go on with the data of {}, run {}; what only the lost ones knew is gone then",
             members.len(),
             have(DataState::Empty),
             have(DataState::Kept),
@@ -123,12 +153,18 @@ pub fn recover(
     wish: &Recover,
 ) -> Result<Record, Blocked> {
     let noted = record.changed(|r| r.recover_nonce = Some(wish.nonce.clone()));
-    let members = members(identity, record, observed);
+    let node = |index: u32| identity.node_name(SERVER_POOL, index);
+    let mut members = members(identity, record, observed);
     let kept = members.values().filter(|state| **state == DataState::Kept).count();
-    if !record.initialised || kept >= majority(members.len()) {
+    // A recovery that does not succeed may be begun again from another server.
+    let other = |from: &String| record.recovering().is_some_and(|recovery| node(recovery.survivor) != *from);
+    let elsewhere = wish.from.as_ref().is_some_and(other);
+    if !record.initialised || (kept >= majority(members.len()) && !elsewhere) {
         return Ok(noted);
     }
-    let node = |index: u32| identity.node_name(SERVER_POOL, index);
+    if kept == 0 || elsewhere {
+        members = servers(identity, record, observed);
+    }
     let kept: Vec<u32> =
         members.iter().filter(|(_, s)| **s == DataState::Kept).map(|(index, _)| *index).collect();
     let Some(best) = survivor(&members, identity, observed) else {

@@ -157,6 +157,35 @@ fn without_any_data_nothing_is_made() {
     }
 }
 
+/// Kubernetes says who was Ready; whether etcd had taken others as members by then, nobody says.
+#[test]
+fn data_of_servers_that_were_never_ready_is_not_said_to_be_lost() {
+    let record = Record { servers: 3, joined: [0].into(), ..record() };
+    let (want, mut observed) = world(&record);
+    lose(&mut observed, "dev-server-0");
+    let plan = plan(&want, &observed);
+    let (reason, message) = blocked(&plan);
+    assert_eq!(reason, Reason::QuorumLost);
+    assert!(message.contains("2 of 3 servers have their data, but none of them was Ready"), "{message}");
+    let recovered = recover(&identity(), &record, &observed, &wish(Some("dev-server-2"))).unwrap();
+    assert_eq!(recovered.recovery.unwrap().survivor, 2);
+}
+
+/// A reset that fails again and again is not the end.
+#[test]
+fn a_recovery_may_be_begun_again_from_another_server() {
+    let (_, mut observed) = world(&three());
+    let under_way =
+        Record { recovery: Some(Recovery { epoch: "e1".into(), survivor: 0 }), joined: [].into(), ..three() };
+    let recover = |observed: &Observed, from: &str| {
+        recover(&identity(), &under_way, observed, &wish(Some(from))).map(|r| r.recovery.unwrap())
+    };
+    assert_eq!(recover(&observed, "dev-server-2").unwrap().survivor, 2);
+    assert_eq!(recover(&observed, "dev-server-0").unwrap().epoch, "e1", "it is under way");
+    lose(&mut observed, "dev-server-0");
+    assert_eq!(recover(&observed, "dev-server-1").unwrap().survivor, 1);
+}
+
 fn wish(from: Option<&str>) -> Recover {
     Recover { nonce: "now".into(), from: from.map(Into::into) }
 }
