@@ -220,7 +220,8 @@ has "processors: a host that does not say is an error" "$(on_trees 'mkdir empty;
 
 is "joining: the wait is bounded" "$(on_trees 'mkdir -p /run/k3nest; K3NEST_WAIT=2; wait_for_peer 127.0.0.1')" \
   "k3nest: waiting until one of 127.0.0.1 can be joined (etcd on 2379 and k3s on 6443)
-k3nest: none of 127.0.0.1 could be joined within 2 s; starting k3s, which will say why"
+k3nest: none of 127.0.0.1 could be joined within 2 s
+k3nest: starting k3s all the same, which will say why it cannot join"
 
 # --- around a stand-in for k3s -------------------------------------------------------------------
 
@@ -315,7 +316,7 @@ echo "     k3s started ${late}0 ms after the peer listened"
 is "k3s starts at once when a peer can be joined, whatever the others do" "$([ "$late" -le 50 ] && echo yes || echo "${late}0 ms")" yes "$node"
 is "what it waited for, and when it went on, is said once" "$(docker logs "$node" 2>&1 | grep ^k3nest | sed 's/after [0-9]* s/after some time/')" \
   "k3nest: waiting until one of $nobody $address can be joined (etcd on 2379 and k3s on 6443)
-k3nest: $address can be joined after some time; starting k3s" "$node"
+k3nest: $address can be joined after some time" "$node"
 sleep 0.5
 is "nothing of the wait goes on beside k3s" "$(docker exec "$node" ps -o comm,stat | awk '$2 !~ /^Z/ && NR > 1 { print $1 }' | sort -u | tr '\n' ' ')" \
   "ps sleep " "$node"
@@ -426,8 +427,14 @@ K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)
 in_data "$node" "$MEMBER; mkdir -p server/db/etcd.lost/member; touch server/db/reset-flag"
 docker start "$node" >/dev/null
 within 10 waits "$node" || true
-is "the data of a lost membership is discarded, but for snapshots, and the server waits for a peer" \
-  "$(in_data "$node" 'cat k3nest/epoch; find server')$(runs "$node" && echo runs || true)" "e2
+sleep 1
+is "the data of a lost membership stays while there is nobody to join" \
+  "$(in_data "$node" 'ls k3nest; cat server/db/etcd/name') $(runs "$node" && echo runs || echo waits)" "token
+n-1 waits" "$node"
+docker kill "$node" >/dev/null || true
+rm -rf "${work:?}/etc" && mkdir "$work/etc" && printf 'K3NEST_PEERS=%s\nK3NEST_EPOCH=e2\n' "$address" >"$work/etc/node.conf"
+docker cp "$work/etc/node.conf" "$node:/etc/k3nest/node.conf" >/dev/null 2>&1
+is "and is discarded, but for snapshots, once there is" "$(goes "$node"), $(in_data "$node" 'cat k3nest/epoch; find server')" "runs k3s, e2
 server
 server/db
 server/db/snapshots
@@ -435,6 +442,13 @@ server/db/snapshots/one" "$node"
 docker kill "$node" >/dev/null || true
 in_data "$node" "$MEMBER"
 is "what it joins with is its own" "$(goes "$node"), $(in_data "$node" 'cat server/db/etcd/name')" "runs k3s, n-1" "$node"
+
+node=$(create restored "K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)
+in_data "$node" "$MEMBER"
+is "where there is nobody to join at all it stays, and nothing is begun with it" \
+  "$(goes "$node"), $(in_data "$node" 'ls k3nest; cat server/db/etcd/name')" "ended with 1, token
+n-1" "$node"
+has "and that is said, with what to do" "$(logs "$node")" 'k3nest: .* is of before the recovery e2,.* keeping it.* recover the cluster from this server' "$node"
 
 node=$(create unclear "K3NEST_DATA=kept
 K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)

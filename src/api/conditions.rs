@@ -68,6 +68,8 @@ pub enum Reason {
     EngineError,
     /// This is another Docker engine than the one the cluster lives on.
     EngineMismatch,
+    /// What k3nest has written down of the cluster is not in words of this version.
+    RecordUnreadable,
     /// What the annotation asks to adopt is no uid.
     AdoptionInvalid,
     /// Nothing of the owner to adopt is on this engine.
@@ -116,6 +118,7 @@ impl Reason {
             Self::EngineUnavailable => "EngineUnavailable",
             Self::EngineError => "EngineError",
             Self::EngineMismatch => "EngineMismatch",
+            Self::RecordUnreadable => "RecordUnreadable",
             Self::AdoptionInvalid => "AdoptionInvalid",
             Self::AdoptionNotFound => "AdoptionNotFound",
             Self::AdoptionMismatch => "AdoptionMismatch",
@@ -145,6 +148,7 @@ impl Reason {
                 | Self::SubnetUnavailable
                 | Self::NetworkUnusable
                 | Self::EngineMismatch
+                | Self::RecordUnreadable
                 | Self::AdoptionInvalid
                 | Self::AdoptionNotFound
                 | Self::AdoptionMismatch

@@ -152,8 +152,9 @@ pub struct Probe {
     pub script: String,
     /// Labels, so that one left behind is known as ours.
     pub labels: std::collections::BTreeMap<String, String>,
-    /// What it looks at, read-only: name of the volume, and where.
-    pub volumes: Vec<(String, String)>,
+    /// What it looks at, read-only, and where. Docker makes one that went a moment ago anew: as it was, and
+    /// empty.
+    pub volumes: Vec<(VolumeWant, String)>,
 }
 
 /// What a command in a container did.

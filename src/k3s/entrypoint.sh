@@ -194,8 +194,13 @@ reset_membership() {
   [ -e "$K3NEST_FLAG" ] || fail "k3s server --cluster-reset ended without $K3NEST_FLAG, so etcd's members were not reset; why is said above. It is tried again when Docker starts this container again"
 }
 
-# Removes the etcd data of a membership that is lost. Snapshots, in the same directory, stay.
+# Removes the etcd data of a membership that is lost. Snapshots, in the same directory, stay. Only where
+# there is a cluster to join: data that somebody has put back from a copy may be all that is left.
 discard_member() {
+  # Who is to discard data is started once there is such a cluster.
+  # shellcheck disable=SC2086  # one word each
+  ! has_member || K3NEST_WAIT=60 find_peer ${K3NEST_PEERS:-} ||
+    fail "the etcd data of this server is of before the recovery $K3NEST_EPOCH, in which another server's was kept, and there is no server to join instead: keeping it. If it was put back on purpose, recover the cluster from this server"
   rm -rf "$K3NEST_ETCD.lost" || fail "cannot remove $K3NEST_ETCD.lost"
   [ -e "$K3NEST_ETCD" ] || return 0
   say "the etcd data of this server is of before the recovery $K3NEST_EPOCH, in which another server's was kept; removing it, to join as a new member"
@@ -246,11 +251,13 @@ settle_data() {
 # bounds it but the kernel (3 s for an address that nobody has), so peers are asked side by side.
 connects() { telnet "$1" "$2" </dev/null >/dev/null 2>&1 & wait $!; }
 
-wait_for_peer() (
-  [ -n "$*" ] && ! has_member || return 0
-  command -v telnet >/dev/null || { say "there is no telnet to wait for a server with; starting k3s at once"; return 0; }
+# Whether one of the servers at the addresses given can be joined, after a while.
+find_peer() (
+  [ -n "$*" ] || return 1
+  command -v telnet >/dev/null || { say "there is no telnet to wait for a server with"; return 1; }
   rm -f "$K3NEST_RUN/joinable"
-  mkfifo "$K3NEST_RUN/joinable" && exec 3<>"$K3NEST_RUN/joinable" || return 0
+  mkfifo "$K3NEST_RUN/joinable" && exec 3<>"$K3NEST_RUN/joinable" || return 1
+  found=
   say "waiting until one of $* can be joined (etcd on 2379 and k3s on 6443)"
   began=$(date +%s)
   asking=
@@ -263,15 +270,21 @@ wait_for_peer() (
     asking="$asking $!"
   done
   # shellcheck disable=SC3045  # busybox has it
-  if read -r -t "$K3NEST_WAIT" peer <&3; then
-    say "$peer can be joined after $(($(date +%s) - began)) s; starting k3s"
+  if read -r -t "$K3NEST_WAIT" found <&3; then
+    say "$found can be joined after $(($(date +%s) - began)) s"
   else
-    say "none of $* could be joined within $K3NEST_WAIT s; starting k3s, which will say why"
+    say "none of $* could be joined within $K3NEST_WAIT s"
   fi
   # shellcheck disable=SC2086  # one word each
   kill $asking 2>/dev/null
   wait
+  [ -n "$found" ]
 )
+
+wait_for_peer() {
+  [ -n "$*" ] && ! has_member || return 0
+  find_peer "$@" || say "starting k3s all the same, which will say why it cannot join"
+}
 
 main() {
   # Process 1 is sent no signal that it has no trap for. What it waits for gets TERM in any case: a

@@ -23,6 +23,9 @@ pub const ETCD_NAME_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/name";
 /// What k3s leaves in a server's etcd data when the member was removed. It never is one again.
 pub const ETCD_TOMBSTONE_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/tombstone";
 
+/// The recovery that a server was part of last, as its entrypoint notes it.
+pub const EPOCH_PATH: &str = "/var/lib/rancher/k3s/k3nest/epoch";
+
 const CONFIG_PATH: &str = "/etc/rancher/k3s/config.yaml";
 const ENTRYPOINT_PATH: &str = "/etc/k3nest/entrypoint.sh";
 const RESOLV_PATH: &str = "/etc/k3nest/resolv.conf";

@@ -169,9 +169,10 @@ fn plan_network(plan: &mut Plan, desired: &Desired, observed: &Observed, after: 
     Vec::new()
 }
 
-/// Whether the cluster's token is what the container `want` will have, while no server is there to
-/// be asked: one whose data volume is older than it, and the one that founds the cluster. Its name
-/// is a lock: of two who make a cluster at once, one decides. What joins it starts after it.
+/// Whether the cluster's token is what the container `want` will have: that of the one that founds the
+/// cluster and, once there is one, while no server is there to be asked, of those whose data volume is
+/// older. The founder's name is a lock: of two who make a cluster at once, one decides. What joins starts
+/// after it, so that no other volume has a token which the founder's has not.
 fn decides_token(want: &ContainerWant, desired: &Desired, observed: &Observed) -> bool {
     let ContainerKind::Node(node) = &want.kind else { return false };
     let asked = observed.containers.iter().any(|c| c.role() == Some(Role::Server));
@@ -179,7 +180,7 @@ fn decides_token(want: &ContainerWant, desired: &Desired, observed: &Observed) -
         is_data(volume) && want.mounts.iter().any(|m| m.source == MountSource::Volume(volume.name.clone()))
     });
     let older = data.is_some_and(|volume| observed.volume(&volume.name).is_some());
-    node.role == Role::Server && !asked && (older || node.founds())
+    node.role == Role::Server && (node.founds() || (desired.record.initialised && !asked && older))
 }
 
 fn is_data(volume: &VolumeWant) -> bool {

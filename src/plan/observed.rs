@@ -35,6 +35,9 @@ pub struct NodeData {
     pub etcd: bool,
     /// When etcd wrote there last, where that was asked.
     pub written: Option<Timestamp>,
+    /// Whether its server was a member after a later recovery than the data was part of: somebody has put
+    /// a copy back. It is no member's any more.
+    pub outgrown: bool,
 }
 
 /// What has become of a node's data.
@@ -229,6 +232,14 @@ impl Observed {
             .max_by_key(|r| r.generation)
     }
 
+    /// Name of a volume with a record that cannot be read: another version of k3nest may have written it, and
+    /// knows more than any other record here.
+    pub fn unreadable_record(&self) -> Option<&str> {
+        let unreadable =
+            |v: &&Volume| v.role() == Some(Role::Record) && Record::from_labels(&v.labels).is_none();
+        self.volumes.iter().find(unreadable).map(|v| v.name.as_str())
+    }
+
     /// The record as containers and networks were made by it, where its own volume is gone: it is in
     /// no container's use, so that `docker volume prune` takes it.
     pub fn remembered(&self) -> Option<Record> {
@@ -241,13 +252,23 @@ impl Observed {
     /// `container`. One that runs has it open; one that was just started may be about to stop for want
     /// of it.
     pub fn data_of(&self, role: Role, node: &str, container: &str) -> DataState {
+        let there =
+            |data: &NodeData| if role == Role::Server { data.etcd && !data.outgrown } else { data.token };
+        self.data_that(there, node, container)
+    }
+
+    /// The same of a server, where data counts that is no member's any more, too: it can be recovered from.
+    pub fn former_data_of(&self, node: &str, container: &str) -> DataState {
+        self.data_that(|data| data.etcd, node, container)
+    }
+
+    fn data_that(&self, there: impl Fn(&NodeData) -> bool, node: &str, container: &str) -> DataState {
         let is_data = |v: &&Volume| {
             v.role() == Some(Role::Data) && v.labels.get(label::NODE).map(String::as_str) == Some(node)
         };
         let Some(volume) = self.volumes.iter().find(is_data) else { return DataState::Empty };
         if let Some(data) = self.data.as_ref().and_then(|data| data.get(&volume.name)) {
-            let there = if role == Role::Server { data.etcd } else { data.token };
-            return if there { DataState::Kept } else { DataState::Empty };
+            return if there(data) { DataState::Kept } else { DataState::Empty };
         }
         let up = [ContainerState::Running, ContainerState::Paused];
         match self.container(container) {

@@ -56,7 +56,6 @@ impl Belongings {
             let containers = observed.containers.iter().map(|c| c.created);
             containers.chain(observed.networks.iter().map(|n| n.created))
         };
-        let has_record = observed.volumes.iter().any(|v| v.role() == Some(Role::Record));
         let is_node = |role: Option<Role>| matches!(role, Some(Role::Server | Role::Agent | Role::Data));
         let has_nodes = observed.containers.iter().any(|c| is_node(c.role()))
             || observed.volumes.iter().any(|v| is_node(v.role()));
@@ -67,11 +66,11 @@ impl Belongings {
             networks: observed.networks.len(),
             since: made().min(),
             youngest: made().max(),
-            record: match (observed.record(), has_record) {
-                (Some(_), _) => RecordState::Readable,
-                (None, true) => RecordState::Unreadable,
-                (None, false) if has_nodes => RecordState::Lost,
-                (None, false) => RecordState::Missing,
+            record: match (observed.unreadable_record(), observed.record()) {
+                (Some(_), _) => RecordState::Unreadable,
+                (None, Some(_)) => RecordState::Readable,
+                (None, None) if has_nodes => RecordState::Lost,
+                (None, None) => RecordState::Missing,
             },
         }
     }

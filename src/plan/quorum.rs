@@ -15,28 +15,23 @@ pub struct Recover {
     pub from: Option<String>,
 }
 
-/// What has become of the data of servers.
-fn data_of(
-    servers: impl IntoIterator<Item = u32>,
-    identity: &Identity,
-    observed: &Observed,
-) -> BTreeMap<u32, DataState> {
+/// The members of etcd, and what has become of their data.
+fn members(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
     let state = |index: u32| {
         let node = identity.node_name(SERVER_POOL, index);
         observed.data_of(Role::Server, &node, &identity.object_name(&node))
     };
-    servers.into_iter().map(|index| (index, state(index))).collect()
+    record.voters().into_iter().map(|index| (index, state(index))).collect()
 }
 
-/// The members of etcd, and what has become of their data.
-fn members(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
-    data_of(record.voters(), identity, observed)
-}
-
-/// The same of every server: one may have joined that was never seen Ready, and in a recovery the data of
-/// the others is there until they join.
+/// All servers, and whether there is data to recover from: one may have joined that was never seen Ready,
+/// in a recovery the data of the others is there until they join, and a person may have put copies back.
 fn servers(identity: &Identity, record: &Record, observed: &Observed) -> BTreeMap<u32, DataState> {
-    data_of(record.voters().into_iter().chain(0..record.servers), identity, observed)
+    let state = |index: u32| {
+        let node = identity.node_name(SERVER_POOL, index);
+        observed.former_data_of(&node, &identity.object_name(&node))
+    };
+    record.voters().into_iter().chain(0..record.servers).map(|index| (index, state(index))).collect()
 }
 
 /// How many of `members` agree on anything.
@@ -89,10 +84,12 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
         let names = members.iter().filter(|(_, s)| **s == state);
         names.map(|(index, _)| identity.node_name(SERVER_POOL, *index)).collect::<Vec<_>>().join(", ")
     };
-    // Of those that are counted beyond the members, nobody knows whether they had joined.
     let why = if kept < majority(members.len()) {
         "too few to agree on anything"
+    } else if observed.data.iter().flatten().any(|(_, data)| data.outgrown) {
+        "but it is of before the last recovery"
     } else {
+        // Nobody knows whether they had joined.
         "but none of them was Ready before"
     };
     let best = survivor(&members, identity, observed).unwrap_or_default();

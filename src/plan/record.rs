@@ -143,6 +143,22 @@ impl Record {
         }
     }
 
+    /// Which servers' data is of before the last recovery, though they were Ready after it: copies that
+    /// somebody has put back. `epochs` has the recovery that each server's data was part of last.
+    ///
+    /// Where some but too few have data of that recovery, it is none of them: a record that was made again
+    /// counts servers that had yet to join.
+    pub fn outgrown(&self, epochs: &BTreeMap<u32, Option<String>>) -> BTreeSet<u32> {
+        let Some(recovery) = &self.recovery else { return BTreeSet::new() };
+        let members = epochs.iter().filter(|(index, _)| self.joined.contains(index));
+        let (current, former): (Vec<_>, Vec<_>) =
+            members.partition(|(_, epoch)| epoch.as_ref() == Some(&recovery.epoch));
+        if !current.is_empty() && current.len() <= self.joined.len() / 2 {
+            return BTreeSet::new();
+        }
+        former.into_iter().map(|(index, _)| *index).collect()
+    }
+
     /// The recovery under way, until its survivor was Ready.
     pub fn recovering(&self) -> Option<&Recovery> {
         self.recovery.as_ref().filter(|_| self.joined.is_empty())

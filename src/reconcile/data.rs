@@ -9,23 +9,33 @@ use super::{files::random_hex, planner::Planner};
 use crate::{
     api::{Role, label},
     engine::{Engine, EngineError, Probe},
-    k3s::{ClusterApi, ETCD_NAME_PATH, ETCD_TOMBSTONE_PATH, TOKEN_PATH},
-    plan::{NodeData, Observed, Record, Volume},
+    k3s::{ClusterApi, EPOCH_PATH, ETCD_NAME_PATH, ETCD_TOMBSTONE_PATH, TOKEN_PATH},
+    plan::{NodeData, Observed, Record, SERVER_POOL, Volume, VolumeWant},
 };
 
-/// Tells of each volume below /k3nest whether it holds a token, whether the data of an etcd member
-/// (as the nodes' entrypoint tells it), and when etcd wrote there last, in seconds. By busybox, which is in every k3s image.
+/// Tells of each volume below /k3nest whether it holds a token, whether the data of an etcd member (as the
+/// nodes' entrypoint tells it), when etcd wrote there last, in seconds, and which recovery it was part of.
+/// By busybox, which is in every k3s image.
 const LOOK: &str = r#"for volume in /k3nest/*; do
-  token=- etcd=- written=- db=$volume/server/db/etcd
+  token=- etcd=- written=- epoch=- db=$volume/server/db/etcd
   [ ! -s "$volume/k3nest/token" ] || token=token
+  [ ! -s "$volume/k3nest/epoch" ] || read -r epoch <"$volume/k3nest/epoch"
   for file in "$db"/member/wal/*.wal; do
     [ -e "$file" ] || continue
     [ ! -s "$db/member/snap/db" ] || [ -e "$db/tombstone" ] || etcd=etcd
     time=$(date -r "$file" +%s) || continue
     [ "$written" != - ] && [ "$written" -ge "$time" ] || written=$time
   done
-  echo "${volume##*/} $token $etcd $written"
+  echo "${volume##*/} $token $etcd $written $epoch"
 done"#;
+
+/// What lies in a volume.
+#[derive(Debug, PartialEq)]
+struct Found {
+    data: NodeData,
+    /// The recovery that it was part of last.
+    epoch: Option<String>,
+}
 
 /// How closely volumes are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,50 +57,63 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         let volumes = observed.volumes.iter().filter(|v| v.role() == Some(Role::Data));
         if self.read_only {
             // Nothing may be made to look with. What is not known to be lost is taken to be there.
-            let there = NodeData { token: true, etcd: true, written: None };
+            let there = NodeData { token: true, etcd: true, ..NodeData::default() };
             return Ok(volumes.map(|v| (v.name.clone(), there)).collect());
         }
-        let mut found = BTreeMap::new();
+        let mut found: BTreeMap<String, Found> = BTreeMap::new();
         let mut alone = Vec::new();
         for volume in volumes {
             match container_of(observed, volume).filter(|_| look == Look::Whether) {
                 Some(id) => drop(found.insert(volume.name.clone(), self.ask_container(id).await?)),
-                None => alone.push(volume.name.clone()),
+                None => alone.push(VolumeWant { name: volume.name.clone(), labels: volume.labels.clone() }),
             }
         }
         if !alone.is_empty() {
             found.extend(self.probe_volumes(record, alone).await?);
         }
-        // Before a cluster was Ready no data can be lost: what counts is whether a node was begun.
-        found.values_mut().for_each(|data| data.etcd |= data.token && !record.initialised);
-        Ok(found)
+        let server = |volume: &str| {
+            let volume = observed.volumes.iter().find(|v| v.name == volume)?;
+            volume.member().filter(|member| member.pool == SERVER_POOL).map(|member| member.index)
+        };
+        let with_data = found.iter().filter(|(_, found)| found.data.etcd);
+        let epochs = with_data.filter_map(|(volume, found)| Some((server(volume)?, found.epoch.clone())));
+        let outgrown = record.outgrown(&epochs.collect());
+        let judged = found.into_iter().map(|(volume, Found { mut data, .. })| {
+            data.outgrown = data.etcd && server(&volume).is_some_and(|index| outgrown.contains(&index));
+            // Before a cluster was Ready no data can be lost: what counts is whether a node was begun.
+            data.etcd |= data.token && !record.initialised;
+            (volume, data)
+        });
+        Ok(judged.collect())
     }
 
-    async fn ask_container(&self, id: &str) -> Result<NodeData, EngineError> {
+    async fn ask_container(&self, id: &str) -> Result<Found, EngineError> {
         let engine = &self.world.engine;
-        let (token, name, tombstone) = tokio::try_join!(
+        let (token, name, tombstone, epoch) = tokio::try_join!(
             engine.read_file(id, TOKEN_PATH),
             engine.read_file(id, ETCD_NAME_PATH),
-            engine.read_file(id, ETCD_TOMBSTONE_PATH)
+            engine.read_file(id, ETCD_TOMBSTONE_PATH),
+            engine.read_file(id, EPOCH_PATH)
         )?;
         let is_there = |file: Option<Vec<u8>>| file.is_some_and(|content| !content.is_empty());
         let etcd = is_there(name) && tombstone.is_none();
-        Ok(NodeData { token: is_there(token), etcd, written: None })
+        let epoch = epoch.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+        Ok(Found { data: NodeData { token: is_there(token), etcd, ..NodeData::default() }, epoch })
     }
 
     /// Looks into `volumes` in a container of their own.
     async fn probe_volumes(
         &self,
         record: &Record,
-        volumes: Vec<String>,
-    ) -> Result<BTreeMap<String, NodeData>, EngineError> {
+        volumes: Vec<VolumeWant>,
+    ) -> Result<BTreeMap<String, Found>, EngineError> {
         let engine = &self.world.engine;
         let image = self.input.node_image(&record.node_image);
         if engine.inspect_image(&image).await?.is_none() {
             engine.pull_image(&image, &self.world.progress).await?;
         }
         let identity = &self.request.identity;
-        let mounts = volumes.iter().map(|volume| (volume.clone(), format!("/k3nest/{volume}")));
+        let mounts = volumes.iter().map(|volume| (volume.clone(), format!("/k3nest/{}", volume.name)));
         let probe = Probe {
             name: identity.object_name(&format!("probe-{}", random_hex(3))),
             image,
@@ -99,7 +122,7 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
             volumes: mounts.collect(),
         };
         let mut found = parse(&engine.run_once(&probe).await?);
-        found.retain(|name, _| volumes.contains(name));
+        found.retain(|name, _| volumes.iter().any(|volume| volume.name == *name));
         if found.len() == volumes.len() {
             return Ok(found);
         }
@@ -117,13 +140,14 @@ fn container_of<'a>(observed: &'a Observed, volume: &Volume) -> Option<&'a str> 
     Some(&container.id)
 }
 
-fn parse(text: &str) -> BTreeMap<String, NodeData> {
+fn parse(text: &str) -> BTreeMap<String, Found> {
     let line = |line: &str| {
         let mut words = line.split_whitespace();
         let name = words.next()?.to_owned();
         let (token, etcd) = (words.next()? == "token", words.next()? == "etcd");
         let written = words.next()?.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-        Some((name, NodeData { token, etcd, written }))
+        let epoch = words.next().filter(|word| *word != "-").map(str::to_owned);
+        Some((name, Found { data: NodeData { token, etcd, written, outgrown: false }, epoch }))
     };
     text.lines().filter_map(line).collect()
 }
@@ -134,10 +158,12 @@ mod tests {
 
     #[test]
     fn what_the_probe_says_is_understood() {
-        let found = parse("a-data token etcd 1767225600\nb-data token - -\nhalf a\n");
+        let found = parse("a-data token etcd 1767225600 e1\nb-data token - - -\nhalf a\n");
         let written = Some("2026-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(found["a-data"], NodeData { token: true, etcd: true, written });
-        assert_eq!(found["b-data"], NodeData { token: true, etcd: false, written: None });
+        let data = NodeData { token: true, etcd: true, written, outgrown: false };
+        assert_eq!(found["a-data"], Found { data, epoch: Some("e1".into()) });
+        let data = NodeData { token: true, ..NodeData::default() };
+        assert_eq!(found["b-data"], Found { data, epoch: None });
         assert_eq!(found.len(), 2);
     }
 }

@@ -133,6 +133,15 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
 
     /// The record as it should be: the one in Docker with what has changed since, or a new one.
     async fn record(&mut self, seen: &Seen) -> Result<Record, Stop> {
+        if let Some(volume) = seen.observed.unreadable_record() {
+            return Err(Blocked::new(
+                Reason::RecordUnreadable,
+                format!(
+                    "the volume {volume} holds the cluster's record, and this version of k3nest cannot read it: a newer one may have written it. Nothing is done to the cluster; use that version again, or delete the cluster"
+                ),
+            )
+            .into());
+        }
         // What is written wins over what was to be written: another one may have been faster, and
         // its generation must not be replaced by an older one.
         let known = match (self.next_record.take(), seen.observed.record()) {

@@ -52,7 +52,8 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         internal_endpoint: request.former.internal_endpoint.clone(),
         ..K3sClusterStatus::default()
     };
-    if seen.desired.is_some() {
+    let vanished = matches!(&end, Err(Stop::Blocked(blocked)) if blocked.reason == Reason::DataLost);
+    if seen.desired.is_some() || vanished {
         describe(&mut status, request, &seen);
     } else {
         // Docker was not asked or did not answer: what was known last still stands.

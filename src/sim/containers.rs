@@ -64,12 +64,14 @@ impl Docker {
         if probe.volumes.is_empty() {
             return self.machine.clone();
         }
-        let line = |(name, _): &(String, String)| {
+        let line = |(VolumeWant { name, .. }, _): &(VolumeWant, String)| {
             let volume = self.volumes.get(name);
             let token = volume.is_some_and(|v| v.files.contains_key("/k3nest/token"));
             let etcd = volume.is_some_and(|v| v.etcd.is_some());
             let word = |is: bool, word: &'static str| if is { word } else { "-" };
-            format!("{name} {} {} -\n", word(token, "token"), word(etcd, "etcd"))
+            let epoch = volume.and_then(|v| v.files.get("/k3nest/epoch"));
+            let epoch = epoch.map_or("-".into(), |(_, epoch)| String::from_utf8_lossy(epoch));
+            format!("{name} {} {} - {epoch}\n", word(token, "token"), word(etcd, "etcd"))
         };
         probe.volumes.iter().map(line).collect()
     }

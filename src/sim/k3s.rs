@@ -129,6 +129,11 @@ impl Docker {
         let value = |key: &str| {
             conf.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.to_owned()))
         };
+        let can_join = self.containers.values().any(|other| {
+            other.network_id == container.network_id
+                && other.state == ContainerState::Running
+                && self.etcd_of(other).is_some_and(|etcd| self.has_quorum(etcd))
+        });
         let Some(volume) = self.volumes.get_mut(data) else { return false };
         if volume.etcd.is_none() && value("K3NEST_DATA").is_some() {
             return false;
@@ -136,6 +141,9 @@ impl Docker {
         let Some(epoch) = value("K3NEST_EPOCH").map(String::into_bytes) else { return true };
         if volume.files.get("/k3nest/epoch").is_some_and(|(_, known)| *known == epoch) {
             return true;
+        }
+        if value("K3NEST_RESET").is_none() && volume.etcd.is_some() && !can_join {
+            return false;
         }
         volume.files.insert("/k3nest/epoch".into(), (0o600, epoch));
         if value("K3NEST_RESET").is_none() {

@@ -1,5 +1,7 @@
 //! A quorum that was lost, and what comes of it.
 
+use std::collections::BTreeMap;
+
 use super::{
     faults::{Fault, Faults},
     lab::{Lab, host, is_ready, message, reason},
@@ -78,6 +80,59 @@ fn a_recovery_ends_with_all_servers_and_is_carried_out_once() {
         assert_eq!(reason(&steps(&mut lab, &draft, Some("again"))), "Ready", "cut at {cut:?}");
         assert_eq!(lab.engine.docker().broken, [""; 0]);
     }
+}
+
+/// As k3nest itself advises where no data is left. No server may discard what was put back.
+#[test]
+fn copies_of_before_a_recovery_are_recovered_from() {
+    for restored in [3, 1] {
+        let draft = three();
+        let mut lab = ready(&draft);
+        let data = |node: &str| dev().object_name(&format!("{node}-data"));
+        let etcd = |lab: &Lab, node: &str| lab.engine.docker().volumes[&data(node)].etcd.clone();
+        let copies = lab.engine.docker().volumes.clone();
+        // As etcd's data has them.
+        let nodes = lab.engine.docker().nodes.clone();
+        lose(&mut lab, &[SERVERS[0], SERVERS[2]], false);
+        assert_eq!(reason(&steps(&mut lab, &draft, Some("now"))), "Ready");
+        lose(&mut lab, &SERVERS, true);
+        assert_eq!(reason(&steps(&mut lab, &draft, None)), "DataLost");
+
+        lab.engine.docker().nodes = nodes;
+        for node in &SERVERS[..restored] {
+            let of_node = |labels: &BTreeMap<_, _>| labels.get(label::NODE).is_some_and(|name| name == node);
+            let own = copies.iter().filter(|(_, volume)| of_node(&volume.labels));
+            lab.engine.docker().volumes.extend(own.map(|(name, volume)| (name.clone(), volume.clone())));
+        }
+        let outcome = steps(&mut lab, &draft, None);
+        assert_eq!(reason(&outcome), "QuorumLost", "{}", message(&outcome));
+        let kept = |node: &&str| etcd(&lab, node) == copies[&data(node)].etcd;
+        assert!(SERVERS[..restored].iter().all(kept), "{restored}: discarded");
+        let said = "but it is of before the last recovery";
+        assert!(restored == 1 || message(&outcome).contains(said), "{}", message(&outcome));
+        let outcome = steps(&mut lab, &draft, Some("again"));
+        assert_eq!(reason(&outcome), "Ready", "{restored}: {}", message(&outcome));
+        assert_eq!(members(&lab), 3);
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+    }
+}
+
+/// One that is put back beside two that are well is a new member, like one without data.
+#[test]
+fn a_copy_of_before_a_recovery_does_not_keep_its_server_away() {
+    let draft = three();
+    let mut lab = ready(&draft);
+    let data = dev().object_name("dev-server-0-data");
+    let copy = lab.engine.docker().volumes[&data].clone();
+    lose(&mut lab, &[SERVERS[0], SERVERS[2]], false);
+    assert_eq!(reason(&steps(&mut lab, &draft, Some("now"))), "Ready");
+    let id = lab.engine.docker().containers[&dev().object_name(SERVERS[0])].id.clone();
+    lab.engine.docker().stop_container(&id);
+    lab.engine.docker().volumes.insert(data, copy);
+    let outcome = steps(&mut lab, &draft, None);
+    assert_eq!(reason(&outcome), "Ready", "{}", message(&outcome));
+    assert_eq!(members(&lab), 3);
+    assert_eq!(lab.engine.docker().broken, [""; 0]);
 }
 
 /// Docker restarts it again and again: for a moment it runs each time.

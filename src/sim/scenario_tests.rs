@@ -11,7 +11,7 @@ use super::{
     wounds::Wound,
 };
 use crate::{
-    api::{K3sClusterStatus, Phase, Role, condition},
+    api::{K3sClusterStatus, Phase, Role, condition, label},
     plan::{Attachment, ContainerState, Network},
     reconcile::step,
 };
@@ -66,6 +66,25 @@ fn lost_data_is_said_and_never_replaced_by_an_empty_cluster() {
     assert_eq!(lab.delete(&dev()), Ok(()));
 }
 
+/// What a newer version knew of a cluster, an older one does not.
+#[test]
+fn a_record_that_cannot_be_read_stops_all_action() {
+    let draft = Draft::default();
+    let mut lab = ready(&draft);
+    {
+        let mut docker = lab.engine.docker();
+        let own = docker.volumes.iter().find(|(_, v)| v.labels.contains_key(label::RECORD));
+        let (name, mut volume) = own.map(|(name, volume)| (name.clone(), volume.clone())).unwrap();
+        volume.labels.insert(label::RECORD.into(), "{}".into());
+        docker.volumes.insert(format!("{name}-of-another-version"), volume);
+    }
+    remove(&mut lab.engine.docker(), SERVER);
+    let made = lab.engine.changes().len();
+    assert_eq!(settled(&mut lab, &draft), "RecordUnreadable");
+    assert_eq!(lab.engine.changes().len(), made);
+    assert_eq!(lab.delete(&dev()), Ok(()));
+}
+
 /// A container knows its network by id: where that is gone, starting it is of no use.
 /// Also if its API was away before, so that the last report is of nodes that nobody could ask.
 #[test]
@@ -83,6 +102,9 @@ fn a_cluster_of_which_nothing_is_left_is_not_begun_anew() {
     for _ in 0..3 {
         let outcome = lab.step(&draft, &dev()).unwrap();
         assert_eq!(reason(&outcome), "DataLost", "{}", message(&outcome));
+        let status = &outcome.status;
+        assert_eq!((&status.servers_ready, &status.endpoint), (&Some("0/1".into()), &None));
+        assert!(status.nodes.is_empty() && status.version.is_some(), "{status:?}");
         lab.wait(Some(&outcome));
     }
     assert!(lab.engine.docker().volumes.is_empty());

@@ -10,6 +10,7 @@ use futures::{
 use k3nest::{
     api::Role,
     engine::{Engine, EngineError, Probe},
+    plan::{Volume, VolumeWant},
 };
 
 use crate::support::{IMAGE, World};
@@ -116,6 +117,18 @@ async fn a_probe_sees_the_host_and_goes() {
     let error = world.engine.run_once(&missing).await.unwrap_err();
     assert!(matches!(error, EngineError::ImageUnavailable { .. }), "{error}");
     assert!(world.observe().await.is_empty());
+}
+
+/// Whoever finds it takes it for the one that went.
+#[tokio::test]
+async fn a_volume_that_went_before_a_probe_looks_is_made_as_it_was() {
+    let world = World::new().await;
+    let volume = VolumeWant { name: world.name("data"), labels: world.identity.labels(Role::Data) };
+    let mut probe = probe(&world, "ls -A /looked-at");
+    probe.volumes = vec![(volume.clone(), "/looked-at".into())];
+    assert_eq!(world.engine.run_once(&probe).await.unwrap(), "");
+    let made = world.observe().await.volumes;
+    assert_eq!(made, [Volume { name: volume.name, labels: volume.labels }]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::{
     patient::{Inside, Patient, container, empty, life, patience, spec, volumes},
 };
 use crate::{
-    harness::{Cluster, Nest, Story, docker::docker, nest::node_image, proxy::Fate, within},
+    harness::{Cluster, Nest, Story, docker::docker, nest::node_image, pick::Scratch, proxy::Fate, within},
     tenant::Condition,
 };
 
@@ -55,6 +55,7 @@ fn three_servers(story: &Story) {
     });
     assert_ne!(patient.inside.member_of(&patient.node("server-1")), other, "server-1 is a new member");
 
+    let copy = Copy::of(story, &kept, &patient, "server-0");
     // A wish where nothing is lost is noted, and is not carried out when something is.
     annotate(&patient, "stale");
     within(patience(SEEN), "the wish to be noted", || record_has(tenant, "\"recoverNonce\":\"stale\""));
@@ -62,7 +63,7 @@ fn three_servers(story: &Story) {
     let condition = is_lost(story, &kept, "QuorumLost");
     let survivor = patient.node("server-1");
     assert!(condition.message.contains(&format!("go on with the data of {survivor}, run")), "{condition:?}");
-    recovers(story, &patient, "again", &survivor);
+    recovers(story, &patient, "again", &survivor, |p| annotate(p, "again"));
 
     kept.operator.held(|| {
         empty(tenant, &["server-1", "server-2"]);
@@ -80,8 +81,45 @@ fn three_servers(story: &Story) {
     // The next one remembers nothing, and does not wait as long as this one before it looks.
     kept.operator.victim.kill();
     is_lost(story, &kept, "DataLost");
+
+    // It is of before a recovery, and all that there is: it is not discarded. The wish still lies there.
+    recovers(story, &patient, "hopeless", &survivor, |_| kept.operator.held(|| copy.put_back()));
     tenant.delete(story);
     kept.operator.ended_by_kills_only();
+}
+
+/// What lay in the volumes of a node.
+struct Copy {
+    volumes: Vec<String>,
+    scratch: Scratch,
+}
+
+impl Copy {
+    /// The node stands still meanwhile; that is mended as usual.
+    fn of(story: &Story, kept: &Kept, patient: &Patient, which: &str) -> Self {
+        let copy = Self { volumes: volumes(patient.tenant, which), scratch: Scratch::new() };
+        patient.heals(story, &format!("docker stop of {which}, for a copy"), &[which], |p| {
+            kept.operator.held(|| {
+                docker(&["stop", "-t", "10", &p.container(which)]).ok();
+                copy.run("cp -a /volumes/. /copy/");
+            })
+        });
+        copy
+    }
+
+    fn put_back(&self) {
+        self.run("cp -a /copy/. /volumes/");
+    }
+
+    fn run(&self, script: &str) {
+        let volumes = self.volumes.iter().map(|name| format!("{name}:/volumes/{name}"));
+        let mounts = volumes.chain([format!("{}:/copy", self.scratch.0.display())]);
+        let mounts: Vec<String> = mounts.flat_map(|mount| ["-v".to_owned(), mount]).collect();
+        let mounts: Vec<&str> = mounts.iter().map(String::as_str).collect();
+        let image = node_image();
+        let run = ["run", "--rm", "--entrypoint", "/bin/sh"];
+        docker(&[&run, mounts.as_slice(), &[&image, "-c", script]].concat()).ok();
+    }
 }
 
 /// The record is rebuilt from what the cluster's objects remember, and nothing else is touched.
@@ -106,13 +144,14 @@ fn without_its_record(story: &Story, patient: &Patient) {
     assert_eq!(untouched(), before);
 }
 
-/// The wish is carried out: the survivor's data is kept, and the others join it as new members.
-fn recovers(story: &Story, patient: &Patient, wish: &str, survivor: &str) {
+/// The wish is carried out once `act` is done: the survivor's data is kept, and the others join it as new
+/// members.
+fn recovers(story: &Story, patient: &Patient, wish: &str, survivor: &str, act: impl FnOnce(&Patient)) {
     let members: Vec<String> =
         vec![patient.node("server-0"), patient.node("server-1"), patient.node("server-2")];
     let servers = ["server-0", "server-1", "server-2"];
     let what = format!("{RECOVER}={wish}, with the data of {survivor}");
-    patient.heals_within(story, &what, &servers, patience(RECOVERED), |p| annotate(p, wish));
+    patient.heals_within(story, &what, &servers, patience(RECOVERED), act);
     within(patience(SEEN), "every node to speak to the recovered cluster", || {
         patient.inside.has_spoken_since(jiff::Timestamp::now() - jiff::SignedDuration::from_secs(15))
     });
@@ -192,9 +231,15 @@ fn only_server(story: &Story) {
     let patient = Patient::born(story, &kept.tenant, 1, 0);
     let tenant = patient.tenant;
     let name = patient.container("server-0");
-    empty(tenant, &["server-0"]);
-    docker(&["restart", "-t", "0", &name]).ok();
-    is_lost(story, &kept, "DataLost");
+    let copy = Copy::of(story, &kept, &patient, "server-0");
+    let wipe = || {
+        empty(tenant, &["server-0"]);
+        docker(&["restart", "-t", "0", &name]).ok();
+        is_lost(story, &kept, "DataLost");
+    };
+    wipe();
+    patient.heals(story, "its volumes put back", &["server-0"], |_| copy.put_back());
+    wipe();
     let data = volumes(tenant, "server-0")
         .into_iter()
         .find(|name| name.contains("-data-"))

@@ -110,7 +110,8 @@ pub fn half_made() {
     for (what, moment) in moments {
         let cluster = Cluster::new("half");
         apply_until(&cluster.write(""), "INT", moment).exits(130);
-        // A probe that Docker is still removing may be there a moment longer.
+        // A probe that Docker is still removing may be there a moment longer, and one that was just
+        // started until the next command.
         let half = cluster.all_objects().iter().filter(|(_, name)| !name.contains("-probe-")).count();
         if half > 0 {
             nest(&["get", "clusters"]).exits(0).prints(&cluster.name);
@@ -118,7 +119,10 @@ pub fn half_made() {
         }
         within(Duration::from_secs(30), "everything to be gone", || match cluster.all_objects() {
             left if left.is_empty() => Ok(()),
-            left => Err(format!("{left:?}")),
+            left => {
+                nest(&["delete", &cluster.name]);
+                Err(format!("{left:?}"))
+            }
         });
         story.tell(&format!("stopped at {what}: {half} objects, all deleted"));
     }

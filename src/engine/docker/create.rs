@@ -113,10 +113,10 @@ fn extra_hosts(aliases: &[HostAlias]) -> Vec<String> {
 /// A container in the host's network that runs a script once.
 pub(super) fn probe(probe: &Probe) -> ContainerCreateBody {
     let Probe { name: _, image, script, labels, volumes } = probe;
-    let mounts = volumes.iter().map(|(name, target)| {
-        let volume =
-            Mount { source: MountSource::Volume(name.clone()), target: target.clone(), read_only: true };
-        mount(&volume, labels)
+    let mounts = volumes.iter().map(|(volume, target)| DockerMount {
+        target: Some(target.clone()),
+        read_only: Some(true),
+        ..volume_mount(&volume.name, volume.labels.clone().into_iter().collect())
     });
     ContainerCreateBody {
         image: Some(image.clone()),
@@ -167,16 +167,12 @@ fn mount(mount: &Mount, container: &BTreeMap<String, String>) -> DockerMount {
     let common =
         DockerMount { target: Some(target.clone()), read_only: Some(*read_only), ..DockerMount::default() };
     match source {
+        // Docker makes a volume that is not there. Should one have gone since the plan was made, its
+        // successor is at least known as the cluster's, and goes with it.
         MountSource::Volume(name) => DockerMount {
-            typ: Some(MountType::VOLUME),
-            source: Some(name.clone()),
-            // Docker makes a volume that is not there. Should one have gone since the plan was made,
-            // its successor is at least known as the cluster's, and goes with it.
-            volume_options: Some(MountVolumeOptions {
-                labels: Some(owner(container)),
-                ..MountVolumeOptions::default()
-            }),
-            ..common
+            target: common.target,
+            read_only: common.read_only,
+            ..volume_mount(name, owner(container))
         },
         MountSource::Host(path) => DockerMount {
             typ: Some(MountType::BIND),
@@ -188,6 +184,16 @@ fn mount(mount: &Mount, container: &BTreeMap<String, String>) -> DockerMount {
             }),
             ..common
         },
+    }
+}
+
+/// A volume, made with `labels` if it is not there.
+fn volume_mount(name: &str, labels: HashMap<String, String>) -> DockerMount {
+    DockerMount {
+        typ: Some(MountType::VOLUME),
+        source: Some(name.to_owned()),
+        volume_options: Some(MountVolumeOptions { labels: Some(labels), ..MountVolumeOptions::default() }),
+        ..DockerMount::default()
     }
 }
 

@@ -186,6 +186,41 @@ fn a_recovery_may_be_begun_again_from_another_server() {
     assert_eq!(recover(&observed, "dev-server-1").unwrap().survivor, 1);
 }
 
+#[test]
+fn data_of_before_the_last_recovery_is_told_from_that_of_who_has_yet_to_join() {
+    let recovery = Some(Recovery { epoch: "e2".into(), survivor: 1 });
+    let of = |joined: &[u32]| Record {
+        recovery: recovery.clone(),
+        joined: joined.iter().copied().collect(),
+        ..three()
+    };
+    let table: [(&str, Record, [&str; 3], &[u32]); 6] = [
+        ("all as they should be", of(&[0, 1, 2]), ["e2", "e2", "e2"], &[]),
+        ("copies of all", of(&[0, 1, 2]), ["e1", "", "e1"], &[0, 1, 2]),
+        ("a copy of one", of(&[0, 1, 2]), ["e1", "e2", "e2"], &[0]),
+        ("a record made again while they join", of(&[0, 1, 2]), ["e1", "e2", ""], &[]),
+        ("they have yet to join", of(&[1]), ["e1", "e2", ""], &[]),
+        ("no recovery ever", three(), ["", "", ""], &[]),
+    ];
+    for (name, record, epochs, outgrown) in table {
+        let epoch = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let epochs = (0..).zip(epochs.map(epoch)).collect();
+        assert_eq!(record.outgrown(&epochs), outgrown.iter().copied().collect(), "{name}");
+    }
+}
+
+#[test]
+fn a_record_of_another_version_is_not_overlooked() {
+    let (_, mut observed) = world(&three());
+    assert_eq!(observed.unreadable_record(), None);
+    let volume = observed.volumes.iter().find(|v| v.role() == Some(Role::Record)).unwrap();
+    let mut newer = volume.clone();
+    newer.name = "newer".into();
+    newer.labels.insert(label::RECORD.into(), "{\"words\":\"of another\"}".into());
+    observed.volumes.push(newer);
+    assert_eq!(observed.unreadable_record(), Some("newer"));
+}
+
 fn wish(from: Option<&str>) -> Recover {
     Recover { nonce: "now".into(), from: from.map(Into::into) }
 }

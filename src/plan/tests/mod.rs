@@ -158,7 +158,7 @@ pub fn settled(want: &Desired) -> Observed {
 
 /// Data volumes with data.
 pub fn all_there(want: &Desired) -> BTreeMap<String, NodeData> {
-    let there = NodeData { token: true, etcd: true, written: None };
+    let there = NodeData { token: true, etcd: true, ..NodeData::default() };
     let volumes = want.volumes.iter().map(volume).filter(|v| v.role() == Some(Role::Data));
     volumes.map(|v| (v.name, there)).collect()
 }

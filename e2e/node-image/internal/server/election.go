@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/version"
@@ -21,6 +23,11 @@ import (
 // electAlone spares the only member of an etcd the wait for an election that it
 // cannot lose: with k3s's timings half a second to five at each start. It says
 // to the member, as a leader that steps down would, that it may stand at once.
+//
+// Not before everything is applied that was agreed on: raft looks through what it
+// has not applied yet for changes of the members, and etcd may have compacted that
+// already in the moment before raft is told. That would end etcd with a panic.
+//
 // It ends when ctx does, or when there are other members.
 func (e etcdMember) electAlone(ctx context.Context) {
 	client, err := e.peerClient()
@@ -29,10 +36,19 @@ func (e etcdMember) electAlone(ctx context.Context) {
 		return
 	}
 	defer client.CloseIdleConnections()
+	looks := 0
 	for {
-		// An error means that it does not listen yet.
-		if done, _ := e.sayStand(ctx, client); done {
-			return
+		if e.hasApplied(ctx) {
+			looks++
+		} else {
+			looks = 0
+		}
+		// The second look comes after raft was told, too.
+		if looks > 1 {
+			// An error means that it does not listen yet.
+			if done, _ := e.sayStand(ctx, client); done {
+				return
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -40,6 +56,28 @@ func (e etcdMember) electAlone(ctx context.Context) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// hasApplied tells whether etcd has applied all that it knows to be agreed on.
+func (e etcdMember) hasApplied(ctx context.Context) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:2381/metrics", nil)
+	if err != nil {
+		return false
+	}
+	client := http.Client{Timeout: time.Second}
+	response, err := client.Do(request)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	value := map[string]string{}
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if name, text, found := strings.Cut(lines.Text(), " "); found {
+			value[name] = text
+		}
+	}
+	committed := value["etcd_server_proposals_committed_total"]
+	return committed != "" && committed != "0" && committed == value["etcd_server_proposals_applied_total"]
 }
 
 // sayStand is done when there is nobody to say it to.
