@@ -434,14 +434,22 @@ n-1 waits" "$node"
 docker kill "$node" >/dev/null || true
 rm -rf "${work:?}/etc" && mkdir "$work/etc" && printf 'K3NEST_PEERS=%s\nK3NEST_EPOCH=e2\n' "$address" >"$work/etc/node.conf"
 docker cp "$work/etc/node.conf" "$node:/etc/k3nest/node.conf" >/dev/null 2>&1
-is "and is discarded, but for snapshots, once there is" "$(goes "$node"), $(in_data "$node" 'cat k3nest/epoch; find server')" "runs k3s, e2
+is "and is put aside, but for snapshots, once there is" "$(goes "$node"), $(in_data "$node" 'cat k3nest/epoch; find server -maxdepth 3 | sort')" "runs k3s, e2
 server
 server/db
+server/db/etcd.lost
+server/db/etcd.lost/member
+server/db/etcd.lost/name
 server/db/snapshots
 server/db/snapshots/one" "$node"
+docker restart -t 1 "$node" >/dev/null
+within 20 twice "$node" || true
+is "as long as it has not joined" "$(in_data "$node" 'cat server/db/etcd.lost/name')" "n-1" "$node"
 docker kill "$node" >/dev/null || true
 in_data "$node" "$MEMBER"
-is "what it joins with is its own" "$(goes "$node"), $(in_data "$node" 'cat server/db/etcd/name')" "runs k3s, n-1" "$node"
+is "what it joins with is its own, and what was lost goes" "$(goes "$node"), $(in_data "$node" 'cat server/db/etcd/name; ls server/db')" "runs k3s, n-1
+etcd
+snapshots" "$node"
 
 node=$(create restored "K3NEST_EPOCH=e2" "$work/stand-in" "${privileged[@]}" -- server)
 in_data "$node" "$MEMBER"

@@ -13,8 +13,9 @@ use super::{
     session::{EngineArgs, Session, now},
 };
 use crate::{
-    api::{Counts, Identity, Phase, Reason, condition, validate::check_document},
+    api::{Counts, Identity, Phase, Reason, Role, condition, validate::check_document},
     engine::{self, Engine, observe},
+    plan::Observed,
     reconcile::{Import, Importer, Outcome, Request, import, node_news, step},
 };
 
@@ -148,7 +149,8 @@ pub async fn converge_request(
         if tokio::time::timeout_at(deadline, rest).await.is_err() {
             return Err(progress.not_in_time(&identity, args.timeout, &why));
         }
-        stop_if_deleted(session, &identity, progress.changes > 0, deadline, line).await?;
+        let served = request.former.version.is_some();
+        stop_if_deleted(session, &identity, (progress.changes > 0, served), deadline, line).await?;
     }
 }
 
@@ -231,19 +233,23 @@ fn why(outcome: &Outcome) -> String {
     ready.map(|c| c.message.clone()).unwrap_or_default()
 }
 
-/// Somebody who deletes the cluster while it is made wants it gone: what was made since goes, too.
+/// Somebody who deletes the cluster while it is made wants it gone: what was made since goes, too. The
+/// record is what goes last, so that of a cluster which has `served`, and still has data, somebody has taken
+/// the record alone: the next step writes it again.
 async fn stop_if_deleted(
     session: &Session,
     identity: &Identity,
-    begun: bool,
+    (begun, served): (bool, bool),
     deadline: Instant,
     line: &Line,
 ) -> Result<(), CliError> {
     if !begun {
         return Ok(());
     }
+    let has_data = |observed: &Observed| observed.volumes.iter().any(|v| v.role() == Some(Role::Data));
     match observe(&session.docker, identity).await {
-        Ok(observed) if observed.record().is_none() => {}
+        Ok(observed) if observed.unreadable_record().is_some() => return Ok(()),
+        Ok(observed) if observed.record().is_none() && !(served && has_data(&observed)) => {}
         // A Docker that is away says nothing; the next step tells that it is.
         Err(error) if !error.is_transient() => return Err(error.into()),
         _ => return Ok(()),

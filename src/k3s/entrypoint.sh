@@ -194,25 +194,28 @@ reset_membership() {
   [ -e "$K3NEST_FLAG" ] || fail "k3s server --cluster-reset ended without $K3NEST_FLAG, so etcd's members were not reset; why is said above. It is tried again when Docker starts this container again"
 }
 
-# Removes the etcd data of a membership that is lost. Snapshots, in the same directory, stay. Only where
+# Puts aside the etcd data of a membership that is lost. Snapshots, in the same directory, stay. Only where
 # there is a cluster to join: data that somebody has put back from a copy may be all that is left.
 discard_member() {
   # Who is to discard data is started once there is such a cluster.
   # shellcheck disable=SC2086  # one word each
   ! has_member || K3NEST_WAIT=60 find_peer ${K3NEST_PEERS:-} ||
     fail "the etcd data of this server is of before the recovery $K3NEST_EPOCH, in which another server's was kept, and there is no server to join instead: keeping it. If it was put back on purpose, recover the cluster from this server"
-  rm -rf "$K3NEST_ETCD.lost" || fail "cannot remove $K3NEST_ETCD.lost"
   [ -e "$K3NEST_ETCD" ] || return 0
-  say "the etcd data of this server is of before the recovery $K3NEST_EPOCH, in which another server's was kept; removing it, to join as a new member"
-  # In one step: what a kill leaves of it is not taken for data.
-  { mv "$K3NEST_ETCD" "$K3NEST_ETCD.lost" && rm -rf "$K3NEST_ETCD.lost" "$K3NEST_FLAG"; } || fail "cannot remove $K3NEST_ETCD"
+  rm -rf "$K3NEST_ETCD.lost" || fail "cannot remove $K3NEST_ETCD.lost"
+  say "the etcd data of this server is of before the recovery $K3NEST_EPOCH, in which another server's was kept; putting it aside as $K3NEST_ETCD.lost, to join as a new member"
+  # Whoever can be joined may know less than it seems, so it stays until this server is a member.
+  { rm -f "$K3NEST_FLAG" && mv "$K3NEST_ETCD" "$K3NEST_ETCD.lost"; } || fail "cannot put $K3NEST_ETCD aside"
 }
 
 # Takes part in the recovery once. The epoch comes last: what a kill interrupts is done again.
 take_part() {
   seen=
   [ ! -e "$K3NEST_OWN/epoch" ] || read -r seen <"$K3NEST_OWN/epoch"
-  [ "$seen" != "$K3NEST_EPOCH" ] || return 0
+  if [ "$seen" = "$K3NEST_EPOCH" ]; then
+    ! has_member || rm -rf "$K3NEST_ETCD.lost" || fail "cannot remove $K3NEST_ETCD.lost"
+    return 0
+  fi
   if [ "${K3NEST_RESET:-}" = 1 ]; then
     say "the recovery $K3NEST_EPOCH: making this server the only member of etcd, with its data"
     reset_membership "$@"

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use self::{
-    servers::{Rebirth, is_server, next_to_roll, plan_founded, plan_reset, rebirth, rolls},
+    servers::{Rebirth, is_server, next_to_roll, plan_reset, plan_told, rebirth, rolls},
     verdict::{Verdict, verdict},
 };
 use super::{
@@ -43,10 +43,11 @@ pub fn diff(
             wait(&mut plan, Duration::from_secs(1));
             return plan;
         }
+        Quorum::Doubted(blocked) => return Plan { depends_on_nodes: true, ..Plan::blocked(blocked) },
         Quorum::Lost(blocked) => return Plan::blocked(blocked),
     }
     let mut plan = Plan::default();
-    let told = plan_founded(&mut plan, desired, observed);
+    let told = plan_told(&mut plan, desired, observed);
     let recorded = plan_record(&mut plan, identity, desired, observed, told);
     let (observed, removed) = plan_stranded(&mut plan, desired, observed, &recorded);
     let observed = observed.as_ref();

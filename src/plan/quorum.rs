@@ -45,6 +45,8 @@ pub(super) enum Quorum {
     Enough,
     /// Nothing before somebody has looked into their volumes.
     Unknown,
+    /// Nothing before a person acts, unless the API answers: then they agree, whatever was seen of them.
+    Doubted(Blocked),
     /// Nothing before a person acts.
     Lost(Blocked),
 }
@@ -84,26 +86,33 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
         let names = members.iter().filter(|(_, s)| **s == state);
         names.map(|(index, _)| identity.node_name(SERVER_POOL, *index)).collect::<Vec<_>>().join(", ")
     };
-    let why = if kept < majority(members.len()) {
+    let few = kept < majority(members.len());
+    let outgrown = observed.data.iter().flatten().any(|(_, data)| data.outgrown);
+    // Nobody knows whether they had joined.
+    let doubted = !few && !outgrown;
+    if doubted && observed.nodes.is_some() {
+        return Quorum::Enough;
+    }
+    let why = if few {
         "too few to agree on anything"
-    } else if observed.data.iter().flatten().any(|(_, data)| data.outgrown) {
+    } else if outgrown {
         "but it is of before the last recovery"
     } else {
-        // Nobody knows whether they had joined.
         "but none of them was Ready before"
     };
     let best = survivor(&members, identity, observed).unwrap_or_default();
-    Quorum::Lost(Blocked::new(
+    let blocked = Blocked::new(
         Reason::QuorumLost,
         format!(
             "{kept} of {} servers have their data, {why}: {} lost theirs, {} survived; to go on with the data of {}, run {}; what only the lost ones knew is gone then",
             members.len(),
-            have(DataState::Empty),
+            Some(have(DataState::Empty)).filter(|names| !names.is_empty()).unwrap_or("none".into()),
             have(DataState::Kept),
             identity.node_name(SERVER_POOL, best),
             recovery_command(identity, None),
         ),
-    ))
+    );
+    if doubted { Quorum::Doubted(blocked) } else { Quorum::Lost(blocked) }
 }
 
 /// What a person writes to have a cluster recovered, `from` a certain Node's data if so.

@@ -8,7 +8,7 @@ use super::{World, converge::Seen};
 use crate::{
     api::Role,
     engine::{Command, Engine, EngineError, Inside, Result},
-    k3s::{self, Access, ClusterApi, K3S_TOKEN_PATH, TOKEN_PATH},
+    k3s::{self, Access, ClusterApi, ETCD_NAME_PATH, K3S_TOKEN_PATH, TOKEN_PATH},
     plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Plan, Sensitive},
 };
 
@@ -64,9 +64,18 @@ impl<'a, E: Engine, A: ClusterApi> StepFiles<'a, E, A> {
     /// The token for the node in container `id`: a server's own, which is what its etcd was made
     /// with, else the cluster's.
     async fn token(&self, id: &str, node: &NodeConfig) -> Result<Sensitive<Vec<u8>>> {
-        let own = if node.role == Role::Server { self.token_in(id).await? } else { None };
+        let own = if self.has_own_token(id, node).await? { self.token_in(id).await? } else { None };
         let token = self.token.get_or_try_init(|| async { self.first_token(own.clone(), node) }).await?;
         Ok(own.unwrap_or_else(|| token.clone()))
+    }
+
+    /// Whether what lies in the volume of a server counts. One that is to join a cluster which never was, and
+    /// has not, may have been told a token of which nothing came.
+    async fn has_own_token(&self, id: &str, node: &NodeConfig) -> Result<bool> {
+        Ok(node.role == Role::Server
+            && (self.initialised
+                || node.founds()
+                || self.engine.read_file(id, ETCD_NAME_PATH).await?.is_some_and(|name| !name.is_empty())))
     }
 
     /// The token where no node has one yet: that of a server whose data is older than its container

@@ -52,7 +52,8 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         internal_endpoint: request.former.internal_endpoint.clone(),
         ..K3sClusterStatus::default()
     };
-    let vanished = matches!(&end, Err(Stop::Blocked(blocked)) if blocked.reason == Reason::DataLost);
+    let lost = matches!(&end, Err(Stop::Blocked(blocked)) if blocked.reason == Reason::DataLost);
+    let vanished = lost && !seen.observed.containers.iter().any(|c| c.role() == Some(Role::Server));
     if seen.desired.is_some() || vanished {
         describe(&mut status, request, &seen);
     } else {

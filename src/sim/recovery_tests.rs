@@ -117,6 +117,35 @@ fn copies_of_before_a_recovery_are_recovered_from() {
     }
 }
 
+/// The survivor was told to reset; once it was Ready it is told not to, since Docker restarts it as it was
+/// told last: on a copy it would found a cluster of its own, beside the others or in their place.
+#[test]
+fn a_survivor_never_resets_again_by_itself() {
+    let draft = three();
+    let mut lab = ready(&draft);
+    let data = dev().object_name("dev-server-1-data");
+    let copy = lab.engine.docker().volumes[&data].clone();
+    lose(&mut lab, &[SERVERS[0], SERVERS[2]], false);
+    assert_eq!(reason(&steps(&mut lab, &draft, Some("now"))), "Ready");
+    let member = |lab: &Lab| lab.engine.docker().members.values().next().cloned();
+    let before = member(&lab);
+    {
+        let mut docker = lab.engine.docker();
+        let id = docker.containers[&dev().object_name(SERVERS[1])].id.clone();
+        docker.stop_container(&id);
+        docker.volumes.insert(data, copy);
+        docker.start_container(&id).expect("it was started before");
+    }
+    assert_eq!(member(&lab), before, "it made itself the only member");
+    // Without its data it is a new member; k3s ends until its name is free.
+    let id = lab.engine.docker().containers[&dev().object_name(SERVERS[1])].id.clone();
+    lab.engine.docker().stop_container(&id);
+    let outcome = steps(&mut lab, &draft, None);
+    assert_eq!(reason(&outcome), "Ready", "{}", message(&outcome));
+    assert_eq!(members(&lab), 3);
+    assert_eq!(lab.engine.docker().broken, [""; 0]);
+}
+
 /// One that is put back beside two that are well is a new member, like one without data.
 #[test]
 fn a_copy_of_before_a_recovery_does_not_keep_its_server_away() {

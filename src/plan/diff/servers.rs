@@ -14,15 +14,18 @@ pub(super) fn is_server(want: &ContainerWant) -> bool {
 }
 
 /// Once the cluster is known to have been Ready, the server that founded it is told to never do that
-/// again, before the record says so: Docker restarts it as it was told last.
-pub(super) fn plan_founded(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
-    if !desired.record.initialised || observed.record().is_none_or(|record| record.initialised) {
-        return Vec::new();
-    }
-    let servers = desired.containers.iter().filter(|want| is_server(want));
-    let founder = servers.min_by_key(|want| want.labels.get(label::INDEX));
+/// again, and so is the survivor of a recovery, before the record says so: Docker restarts a container as it
+/// was told last.
+pub(super) fn plan_told(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
+    let Some(former) = observed.record() else { return Vec::new() };
+    let founder = (desired.record.initialised && !former.initialised).then_some(0);
+    let survivor = former.recovering().filter(|_| desired.record.recovering().is_none());
+    let Some(index) = survivor.map(|recovery| recovery.survivor).or(founder) else { return Vec::new() };
+    let index = index.to_string();
+    let mut servers = desired.containers.iter().filter(|want| is_server(want));
+    let begun = servers.find(|want| want.labels.get(label::INDEX) == Some(&index));
     let up = [ContainerState::Running, ContainerState::Restarting, ContainerState::Paused];
-    let told = founder.and_then(|want| {
+    let told = begun.and_then(|want| {
         let container = observed.container(&want.name).filter(|c| up.contains(&c.state))?;
         Some(Action::TellNode { id: container.id.clone(), want: Box::new(want.clone()) })
     });

@@ -167,6 +167,10 @@ fn data_of_servers_that_were_never_ready_is_not_said_to_be_lost() {
     let (reason, message) = blocked(&plan);
     assert_eq!(reason, Reason::QuorumLost);
     assert!(message.contains("2 of 3 servers have their data, but none of them was Ready"), "{message}");
+    assert!(plan.depends_on_nodes, "the API is asked first");
+    let mut answers = observed.clone();
+    answers.nodes = nodes(&[("dev-server-0", false), ("dev-server-1", true), ("dev-server-2", true)]);
+    assert_eq!(diff(&identity(), &want, &answers, &images(), now()).blocked, None);
     let recovered = recover(&identity(), &record, &observed, &wish(Some("dev-server-2"))).unwrap();
     assert_eq!(recovered.recovery.unwrap().survivor, 2);
 }
