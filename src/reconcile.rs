@@ -23,7 +23,10 @@ use crate::{
     api::{Blocked, Identity, K3sClusterSpec, K3sClusterStatus},
     engine::{Engine, EngineError, Progress, Report, Scope, execute, observe},
     k3s::{Access, ClusterApi},
-    plan::{Input, InternalAccess, Observed, Recover, Settings, Values, removal},
+    plan::{
+        Adopter, Input, InternalAccess, Keeper, Observed, Recover, Settings, Values, refuse_other_keeper,
+        removal,
+    },
 };
 
 pub use coming_up::ComingUp;
@@ -76,6 +79,8 @@ pub struct Request {
     pub former: K3sClusterStatus,
     /// A wish to recover from a lost quorum, which holds for good: each is carried out once at most.
     pub recover: Option<Recover>,
+    /// Who asks, where the cluster was adopted.
+    pub adopter: Option<Adopter>,
     /// The spec to keep in the record (the CLI, which has no other place for it).
     pub keep_spec: Option<String>,
 }
@@ -123,6 +128,8 @@ pub enum Removal {
     Gone,
     /// These objects, and why.
     Remaining(Vec<String>),
+    /// Everything: it was adopted by this resource.
+    Kept(Keeper),
 }
 
 /// Brings one cluster nearer to what is wanted. Never fails: what went wrong is in the report.
@@ -159,15 +166,22 @@ pub async fn preview<E: Engine, A: ClusterApi>(
     converge::preview(world, request, now).await.map_err(|stop| stop.to_string())
 }
 
-/// Removes everything of a cluster. Needs no spec and no Secret, and creates nothing.
+/// Removes everything of a cluster, for the `adopter` who looks after it, if there is one. Needs no spec
+/// and no Secret, and creates nothing.
 ///
 /// # Errors
 /// Where Docker could not even be asked.
 pub async fn remove<E: Engine, A: Send + Sync>(
     world: &World<E, A>,
     identity: &Identity,
+    adopter: Option<&Adopter>,
 ) -> Result<Removal, EngineError> {
     let observed = observe(&world.engine, identity).await?;
+    if let Some(keeper) = observed.keeper()
+        && refuse_other_keeper(Some(&keeper), identity, adopter).is_err()
+    {
+        return Ok(Removal::Kept(keeper));
+    }
     let plan = removal(&observed);
     if plan.steps.is_empty() {
         return Ok(Removal::Gone);

@@ -5,11 +5,20 @@ use uuid::Uuid;
 
 use super::{ADOPT_ANNOTATION, K3sCluster};
 
-/// What the annotation of a resource asks to adopt, as it was written; None where it asks for
-/// nothing but what is its own.
+/// The owner whose objects the annotation of a resource asks to adopt, as it was written; None where
+/// it asks for nothing but what is its own.
 pub fn adopts(metadata: &ObjectMeta) -> Option<&str> {
-    let wanted = metadata.annotations.as_ref()?.get(ADOPT_ANNOTATION)?;
-    (metadata.uid.as_ref() != Some(wanted)).then_some(wanted)
+    let owner = annotation(metadata)?.split(':').next()?;
+    (metadata.uid.as_deref() != Some(owner)).then_some(owner)
+}
+
+/// The keeper from whom it is to be taken over, which is written behind the owner and a colon.
+pub fn adopts_from(metadata: &ObjectMeta) -> Option<&str> {
+    annotation(metadata)?.split_once(':').map(|(_, keeper)| keeper)
+}
+
+fn annotation(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(ADOPT_ANNOTATION).map(String::as_str)
 }
 
 /// Whether `text` is a uid as labels carry it, so that it can be compared with them.
@@ -41,6 +50,8 @@ mod tests {
             (Some(OWN), None, OWN),
             (Some(""), Some(""), OWN),
             (Some("dev"), Some("dev"), OWN),
+            (Some("87654321-9abc-4def-8000-000000000000:x"), Some(FORMER), FORMER),
+            (Some("12345678-9abc-4def-8000-000000000000:x"), None, OWN),
             (
                 Some("{87654321-9abc-4def-8000-000000000000}"),
                 Some("{87654321-9abc-4def-8000-000000000000}"),

@@ -126,6 +126,17 @@ impl Identity {
         }
     }
 
+    /// Whose object it is that carries `labels`. What they do not say is empty, and nobody's.
+    pub fn of_labels(labels: &BTreeMap<String, String>) -> Self {
+        let text = |key: &str| labels.get(key).cloned().unwrap_or_default();
+        Self {
+            instance: text(label::INSTANCE),
+            uid: text(label::OWNER),
+            namespace: text(label::NAMESPACE),
+            name: text(label::NAME),
+        }
+    }
+
     /// Eight hex digits of the uid, at the end of every name.
     pub fn suffix(&self) -> String {
         self.uid.chars().filter(char::is_ascii_hexdigit).take(8).collect::<String>().to_lowercase()

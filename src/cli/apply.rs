@@ -255,7 +255,7 @@ async fn stop_if_deleted(
         _ => return Ok(()),
     }
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(10));
-    delete::gone(session, identity, left, line).await?;
+    delete::gone(session, identity, None, left, line).await?;
     Err(CliError::Failed(format!("{identity} was deleted by somebody else while it was made")))
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     api::Identity,
+    plan::{Adopter, Keeper},
     reconcile::{Removal, remove},
 };
 
@@ -59,7 +60,7 @@ pub async fn run(args: &EngineArgs, delete: DeleteArgs) -> Result<(), CliError> 
         let line = progress.line(&identity.name);
         let session = &session;
         async move {
-            let result = gone(session, identity, delete.timeout, &line).await;
+            let result = gone(session, identity, None, delete.timeout, &line).await;
             line.end(match &result {
                 Ok(()) => "deleted",
                 Err(_) => "not deleted",
@@ -86,19 +87,26 @@ fn in_short(left: &[String]) -> String {
     }
 }
 
-/// Removes until nothing is left.
+/// Removes until nothing is left, unless somebody else than its `keeper` looks after it.
 pub async fn gone(
     session: &Session,
     identity: &Identity,
+    keeper: Option<Keeper>,
     timeout: Duration,
     line: &Line,
 ) -> Result<(), CliError> {
     let voice = line.clone();
     let world = session.world(Arc::new(move |text| voice.say(text)));
     let deadline = Instant::now() + timeout;
+    let adopter = keeper.map(|keeper| Adopter { keeper, from: None });
     loop {
-        let left = match remove(&world, identity).await {
+        let left = match remove(&world, identity, adopter.as_ref()).await {
             Ok(Removal::Gone) => return Ok(()),
+            Ok(Removal::Kept(Keeper { instance, uid })) => {
+                return Err(CliError::Failed(format!(
+                    "{identity} stays: it was adopted, and the resource {uid} of instance {instance} looks after it"
+                )));
+            }
             Ok(Removal::Remaining(left)) => left,
             // It answered a moment ago, when this began; what is begun is seen through.
             Err(error) if error.is_transient() => vec![error.to_string()],

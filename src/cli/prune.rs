@@ -81,12 +81,11 @@ pub async fn run(args: &EngineArgs, prune: PruneArgs) -> Result<(), CliError> {
 async fn survey(session: &Session, prune: &PruneArgs) -> Result<Vec<Owner>, CliError> {
     let all = observe_all(&session.docker, None).await?;
     let servers = ask::api_servers(session, &all, prune.kubeconfig.as_deref()).await?;
-    let named = |identity: &Identity| prune.names(&identity.instance);
     Ok(by_owner(all)
         .into_iter()
-        .filter(|(identity, _)| prune.instances.is_empty() || named(identity))
-        .map(|(identity, observed)| {
-            let found = Belongings::new(identity, &observed);
+        .map(|(identity, observed)| Belongings::new(identity, &observed))
+        .filter(|found| prune.instances.is_empty() || prune.names(found.instance()))
+        .map(|found| {
             let verdict = judge(&found, &servers, now());
             Owner { found, verdict }
         })
@@ -116,7 +115,7 @@ impl PruneArgs {
     }
 
     fn may_remove(&self, owner: &Owner) -> bool {
-        owner.verdict.standing.removable(self.names(&owner.found.identity.instance))
+        owner.verdict.standing.removable(self.names(owner.found.instance()))
     }
 }
 
@@ -137,12 +136,12 @@ struct Row<'a> {
 
 impl<'a> Row<'a> {
     fn of(owner: &'a Owner) -> Self {
-        let Belongings { identity, containers, volumes, networks, since, youngest: _, record: _ } =
+        let Belongings { identity, keeper: _, containers, volumes, networks, since, youngest: _, record: _ } =
             &owner.found;
         Self {
             namespace: &identity.namespace,
             name: &identity.name,
-            instance: &identity.instance,
+            instance: owner.found.instance(),
             owner: &identity.uid,
             containers: *containers,
             volumes: *volumes,
@@ -162,7 +161,7 @@ fn in_seconds(time: Timestamp) -> String {
 fn list(prune: &PruneArgs, owners: &[Owner]) -> Result<(), CliError> {
     let shown: Vec<&Owner> = owners
         .iter()
-        .filter(|o| o.verdict.standing != Standing::Alive || prune.names(&o.found.identity.instance))
+        .filter(|o| o.verdict.standing != Standing::Alive || prune.names(o.found.instance()))
         .collect();
     let rows: Vec<Row> = shown.iter().map(|owner| Row::of(owner)).collect();
     let for_people = matches!(prune.output, Format::Table | Format::Wide);
@@ -199,7 +198,7 @@ fn advice(owners: &[&Owner]) -> Vec<String> {
         lines.push("To remove what is gone, orphaned or left over: k3nest prune --remove".into());
     }
     let unknown = owners.iter().filter(|o| o.verdict.standing == Standing::Unknown);
-    let unknown: BTreeSet<&str> = unknown.map(|o| o.found.identity.instance.as_str()).collect();
+    let unknown: BTreeSet<&str> = unknown.map(|o| o.found.instance()).collect();
     for instance in unknown {
         lines.push(format!(
             "Where it cannot be told: have its API server answer, or, if it is gone for good: k3nest prune --remove --instance {instance}"
@@ -211,9 +210,10 @@ fn advice(owners: &[&Owner]) -> Vec<String> {
             && found.record == RecordState::Readable
             && matches!(verdict.standing, Standing::Orphaned | Standing::Gone | Standing::Unknown)
     };
-    for Owner { found: Belongings { identity, .. }, .. } in owners.iter().filter(adoptable) {
+    for Owner { found: Belongings { identity, keeper, .. }, .. } in owners.iter().filter(adoptable) {
+        let from = keeper.as_ref().map(|keeper| format!(":{}", keeper.uid)).unwrap_or_default();
         lines.push(format!(
-            "To keep {identity}: apply its K3sCluster again, in the same namespace, with the annotation {ADOPT_ANNOTATION}: {}",
+            "To keep {identity}: apply its K3sCluster again, in the same namespace, with the annotation {ADOPT_ANNOTATION}: {}{from}",
             identity.uid
         ));
     }
@@ -237,7 +237,7 @@ async fn remove(session: &Session, prune: &PruneArgs, owners: Vec<Owner>) -> Res
             .map(|(n, w)| count(*n, w));
         eprintln!(
             "{identity} of instance {}: {}; {}: {}",
-            identity.instance,
+            found.instance(),
             objects.join(", "),
             verdict.standing.as_str(),
             verdict.reason
@@ -250,14 +250,20 @@ async fn remove(session: &Session, prune: &PruneArgs, owners: Vec<Owner>) -> Res
         .await?;
         // Meanwhile somebody may have adopted what a person has thought about.
         let again = survey(session, prune).await?;
-        going.retain(|o| again.iter().any(|a| a.found.identity == o.found.identity && prune.may_remove(a)));
+        going.retain(|o| {
+            again.iter().any(|a| {
+                (&a.found.identity, &a.found.keeper) == (&o.found.identity, &o.found.keeper)
+                    && prune.may_remove(a)
+            })
+        });
     }
     let names: Vec<String> = going.iter().map(|owner| owner.found.identity.to_string()).collect();
     let progress = Progress::new(names.iter().map(String::as_str));
     let runs = going.iter().zip(&names).map(|(owner, name)| {
         let line = progress.line(name);
         async move {
-            let result = gone(session, &owner.found.identity, prune.timeout, &line).await;
+            let result =
+                gone(session, &owner.found.identity, owner.found.keeper.clone(), prune.timeout, &line).await;
             line.end(if result.is_ok() { "removed" } else { "not removed" });
             result
         }
@@ -275,7 +281,7 @@ fn told_of(prune: &PruneArgs, staying: &[Owner]) -> bool {
     let mut refused = false;
     for Owner { found, verdict } in staying {
         let alive = verdict.standing == Standing::Alive;
-        let named = prune.names(&found.identity.instance);
+        let named = prune.names(found.instance());
         if alive && !named {
             continue;
         }

@@ -90,6 +90,7 @@ impl Session {
             internal: InternalAccess::None,
             former: K3sClusterStatus::default(),
             recover: None,
+            adopter: None,
             keep_spec: Some(file.kept()),
         }
     }
@@ -108,6 +109,7 @@ impl Session {
             internal: InternalAccess::None,
             former: K3sClusterStatus::default(),
             recover: None,
+            adopter: None,
             keep_spec: Some(kept),
         };
         Some((cluster, request))

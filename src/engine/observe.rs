@@ -90,13 +90,7 @@ async fn lists<E: Engine>(engine: &E, scope: &Scope) -> Result<Observed> {
 
 /// Whose object this is, if it is `instance`'s, or anybody's where none is given.
 fn owner(instance: Option<&str>, labels: &BTreeMap<String, String>) -> Option<Identity> {
-    let text = |key| labels.get(key).cloned().unwrap_or_default();
     let made_by = labels.get(label::INSTANCE)?;
-    instance.is_none_or(|wanted| wanted == made_by).then_some(())?;
-    Some(Identity {
-        instance: made_by.clone(),
-        uid: labels.get(label::OWNER)?.clone(),
-        namespace: text(label::NAMESPACE),
-        name: text(label::NAME),
-    })
+    let is_ours = labels.contains_key(label::OWNER) && instance.is_none_or(|wanted| wanted == made_by);
+    is_ours.then(|| Identity::of_labels(labels))
 }

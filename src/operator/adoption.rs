@@ -7,56 +7,96 @@ use kube::{ResourceExt, runtime::reflector::Store};
 
 use super::{backend::Backend, context::Context};
 use crate::{
-    api::{ADOPT_ANNOTATION, Blocked, Identity, K3sCluster, Reason, adopts, condition},
+    api::{ADOPT_ANNOTATION, Blocked, K3sCluster, K3sClusterStatus, Reason, adopts, adopts_from, condition},
     engine::EngineError,
-    plan::adopt,
+    plan::{Acting, Keeper, Wanted, adopt, adopted_by, engine_mismatch},
+    reconcile::WAITING,
 };
 
 /// Who `cluster` is in Docker. One list is asked for, and only where the annotation is.
 ///
 /// # Errors
 /// Where it may not adopt what it names, or that cannot be found out now.
-pub(super) async fn identity<B: Backend>(
-    cluster: &K3sCluster,
-    ctx: &Context<B>,
-) -> Result<Identity, Blocked> {
-    let own = ctx.identity(cluster);
-    let Some(wanted) = adopts(&cluster.metadata) else { return Ok(own) };
-    if let Some(rival) = ctx.clusters_known().and_then(|known| rival(cluster, wanted, known)) {
+pub(super) async fn acting<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Acting, Blocked> {
+    let Some(owner) = adopts(&cluster.metadata) else {
+        refuse_forgotten(&ctx.former(cluster))?;
+        return Ok(Acting { identity: ctx.identity(cluster), adopter: None });
+    };
+    if let Some(rival) = ctx.clusters_known().and_then(|known| rival(cluster, owner, known)) {
         return Err(rival);
     }
-    let records = ctx.backend.records().await;
-    adopt(&own, wanted, &records.map_err(|e| Blocked::new(Reason::EngineUnavailable, e.to_string()))?)
+    let away = |e: EngineError| Blocked::new(Reason::EngineUnavailable, format!("{e}; {WAITING}"));
+    let adopted = adoption(cluster, owner, ctx).await.map_err(away)?;
+    // On another engine than before, that nothing is there says nothing.
+    match (is_not_found(&adopted), ctx.former(cluster).engine_id) {
+        (true, Some(recorded)) => {
+            let here = ctx.backend.engine_id().await.map_err(away)?;
+            if here == recorded { adopted } else { Err(engine_mismatch(&recorded, &here)) }
+        }
+        _ => adopted,
+    }
 }
 
-/// Everybody whose objects go with `cluster`: its own, and those that it adopts.
+fn is_not_found(adopted: &Result<Acting, Blocked>) -> bool {
+    matches!(adopted, Err(blocked) if blocked.reason == Reason::AdoptionNotFound)
+}
+
+/// What comes of the annotation, which names `owner`.
+async fn adoption<B: Backend>(
+    cluster: &K3sCluster,
+    owner: &str,
+    ctx: &Context<B>,
+) -> Result<Result<Acting, Blocked>, EngineError> {
+    let own = ctx.identity(cluster);
+    let wanted = Wanted { owner, from: adopts_from(&cluster.metadata) };
+    let is_gone = |keeper: &Keeper| is_gone(keeper, ctx);
+    let records = ctx.backend.records().await?;
+    let adopted = adopt(&own, wanted, &records, &[], is_gone);
+    if !is_not_found(&adopted) {
+        return Ok(adopted);
+    }
+    // Somebody may have taken the record alone, as docker volume prune does.
+    let left = ctx.backend.owners(owner).await?;
+    Ok(adopt(&own, wanted, &records, &left, is_gone))
+}
+
+/// Whether a keeper of this API server exists no more.
+fn is_gone<B: Backend>(keeper: &Keeper, ctx: &Context<B>) -> bool {
+    let is = |cluster: &K3sCluster| cluster.metadata.uid.as_ref() == Some(&keeper.uid);
+    keeper.instance == ctx.instance && ctx.clusters_known().is_some_and(|known| known.find(is).is_none())
+}
+
+/// Without the annotation its objects are not found, and it would seem to have lost them.
+fn refuse_forgotten(former: &K3sClusterStatus) -> Result<(), Blocked> {
+    match former.conditions.iter().find(|c| c.type_ == condition::ADOPTED && c.status == "True") {
+        None => Ok(()),
+        Some(adopted) => Err(Blocked::new(
+            Reason::AdoptionConflict,
+            format!("the annotation {ADOPT_ANNOTATION} is gone: put it back; {}", adopted.message),
+        )),
+    }
+}
+
+/// Everybody whose objects go with `cluster`: its own, and those that it has adopted.
 ///
 /// # Errors
 /// Where Docker does not say.
 pub(super) async fn going<B: Backend>(
     cluster: &K3sCluster,
     ctx: &Context<B>,
-) -> Result<Vec<Identity>, EngineError> {
-    let own = ctx.identity(cluster);
-    let mut going = vec![own.clone()];
-    let Some(wanted) = adopts(&cluster.metadata) else { return Ok(going) };
-    if ctx.clusters_known().and_then(|known| rival(cluster, wanted, known)).is_some() {
-        return Ok(going);
-    }
-    match adopt(&own, wanted, &ctx.backend.records().await?) {
-        Ok(adopted) => going.push(adopted),
-        // The record goes last, but somebody else may have taken it first.
-        Err(blocked) if blocked.reason == Reason::AdoptionNotFound => {
-            let left = ctx.backend.owners(wanted).await?;
-            going.extend(left.into_iter().filter(|left| may_be_adopted(left, &own)));
+) -> Result<Vec<Acting>, EngineError> {
+    let identity = ctx.identity(cluster);
+    let mut going = vec![Acting { identity, adopter: None }];
+    let Some(owner) = adopts(&cluster.metadata) else {
+        if refuse_forgotten(&ctx.former(cluster)).is_err() {
+            going.extend(adopted_by(&going[0].identity, &ctx.backend.records().await?));
         }
-        Err(_) => {}
+        return Ok(going);
+    };
+    if ctx.clusters_known().and_then(|known| rival(cluster, owner, known)).is_none() {
+        going.extend(adoption(cluster, owner, ctx).await?);
     }
     Ok(going)
-}
-
-fn may_be_adopted(left: &Identity, own: &Identity) -> bool {
-    left.instance != crate::api::STANDALONE && (&left.namespace, &left.name) == (&own.namespace, &own.name)
 }
 
 /// Who among the clusters of this API server has the uid `wanted`, or has adopted it already.

@@ -17,7 +17,7 @@ use crate::{
     api::{Identity, Role, label},
     engine::{Engine, EngineError, EngineEvent, Scope, owners},
     k3s::{Access, ClusterApi},
-    plan::{Container, InternalAccess, Volume},
+    plan::{Acting, Container, InternalAccess, Volume},
     reconcile::{self, Import, Outcome, Removal, Request, World},
 };
 
@@ -33,8 +33,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Returns into how many nodes it came, and did not come.
     fn import(&self, import: Import) -> impl Future<Output = (usize, usize)> + Send;
 
-    /// Removes everything of a cluster.
-    fn remove(&self, identity: &Identity) -> impl Future<Output = Result<Removal, EngineError>> + Send;
+    /// Removes everything of a cluster, in the name of who looks after it.
+    fn remove(&self, acting: &Acting) -> impl Future<Output = Result<Removal, EngineError>> + Send;
 
     /// Which engine this is.
     fn engine_id(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
@@ -99,8 +99,8 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
         reconcile::import(&world.engine, &world.progress, &world.importer, import).await
     }
 
-    async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
-        reconcile::remove(&self.world, identity).await
+    async fn remove(&self, acting: &Acting) -> Result<Removal, EngineError> {
+        reconcile::remove(&self.world, &acting.identity, acting.adopter.as_ref()).await
     }
 
     async fn engine_id(&self) -> Result<String, EngineError> {

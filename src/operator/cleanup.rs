@@ -14,6 +14,7 @@ use super::{
 use crate::{
     api::{ABANDON_ANNOTATION, Blocked, K3sCluster, Phase, Reason, label},
     engine::EngineError,
+    plan::Keeper,
     reconcile::{Removal, WAITING},
 };
 
@@ -44,7 +45,7 @@ pub(super) async fn cleanup<B: Backend>(
         tracing::warn!(cluster = %identity, %error, "cannot be removed");
     }
     match result {
-        Ok(Removal::Gone) => {}
+        Ok(Removal::Gone | Removal::Kept(_)) => {}
         result if abandoned(cluster) => say_what_stays(cluster, ctx, &result).await,
         Ok(Removal::Remaining(left)) => {
             let left = listed(&left);
@@ -88,9 +89,18 @@ async fn remove<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<Re
         }
     }
     let mut remaining = Vec::new();
-    for identity in adoption::going(cluster, ctx).await? {
-        if let Removal::Remaining(left) = ctx.backend.remove(&identity).await? {
-            remaining.extend(left);
+    for acting in adoption::going(cluster, ctx).await? {
+        match ctx.backend.remove(&acting).await? {
+            Removal::Gone => {}
+            Removal::Remaining(left) => remaining.extend(left),
+            Removal::Kept(Keeper { instance, uid }) => {
+                let note = format!(
+                    "nothing of owner {} is removed: it was adopted, and the resource {uid} of instance {instance} looks after it",
+                    acting.identity.uid
+                );
+                tracing::info!(cluster = %acting.identity, note, "let go");
+                announce(ctx, cluster, None, EventType::Normal, "LetGo", note).await;
+            }
         }
     }
     Ok(if remaining.is_empty() { Removal::Gone } else { Removal::Remaining(remaining) })
@@ -131,7 +141,7 @@ async fn report<B: Backend>(
 /// The last word about an abandoned cluster: what of it stays.
 async fn say_what_stays<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>, result: &Result<Removal, Held>) {
     let note = match result {
-        Ok(Removal::Gone) => return,
+        Ok(Removal::Gone | Removal::Kept(_)) => return,
         Ok(Removal::Remaining(left)) => format!("abandoned; these stay in Docker: {}", listed(left)),
         Err(error) => format!(
             "abandoned; what stays in Docker could not be listed ({error}); find it by the label {}={}",

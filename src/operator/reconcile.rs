@@ -34,7 +34,7 @@ use crate::{
         Blocked, FINALIZER, Identity, K3sCluster, K3sClusterStatus, RECOVER_ANNOTATION, Reason, condition,
         validate::check_spec,
     },
-    plan::{InternalAccess, Recover, Values},
+    plan::{Acting, Adopter, InternalAccess, Recover, Values},
     reconcile::{Import, Outcome, Request, WAITING},
 };
 
@@ -115,9 +115,11 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>) -> Resul
         return Ok(Next::Resync);
     }
     let own = ctx.identity(cluster);
-    let adoption = adoption::identity(cluster, ctx).await;
-    let owner = Owner::new(adoption.clone().unwrap_or_else(|_| own.clone()), own.uid);
-    let prepared = match &adoption {
+    let uid = own.uid.clone();
+    let acting = adoption::acting(cluster, ctx).await;
+    let Acting { identity, adopter } = acting.clone().unwrap_or(Acting { identity: own, adopter: None });
+    let owner = Owner::new(identity, uid);
+    let prepared = match &acting {
         Ok(_) => prepare(cluster, ctx, &owner).await?,
         Err(blocked) => Err(blocked.clone()),
     };
@@ -125,7 +127,7 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>) -> Resul
         Ok((inputs, existing)) => (Ok(inputs), Some(existing)),
         Err(blocked) => (Err(blocked), None),
     };
-    let request = request(cluster, ctx, owner.identity.clone(), inputs, &former);
+    let request = request(cluster, ctx, (owner.identity.clone(), adopter), inputs, &former);
     let mut outcome = ctx.backend.step(&request, now()).await;
     begin_imports(cluster, ctx, std::mem::take(&mut outcome.imports));
     ctx.nested.follow(cluster, &outcome, &ctx.wake);
@@ -146,7 +148,7 @@ async fn apply<B: Backend>(cluster: &K3sCluster, ctx: &Arc<Context<B>>) -> Resul
         outcome.status.internal_endpoint = former.internal_endpoint.clone();
     }
     outcome.status.observed_generation = generation;
-    status::tell_adoption(&mut outcome.status, cluster, &adoption, now());
+    status::tell_adoption(&mut outcome.status, cluster, &acting, now());
     status::write(ctx, cluster, &former, &outcome.status).await?;
     let published = published?;
 
@@ -212,7 +214,7 @@ fn valid<B: Backend>(cluster: &K3sCluster, ctx: &Context<B>) -> Result<(), Block
 fn request<B: Backend>(
     cluster: &K3sCluster,
     ctx: &Context<B>,
-    identity: Identity,
+    (identity, adopter): (Identity, Option<Adopter>),
     inputs: Result<(Values, InternalAccess), Blocked>,
     former: &K3sClusterStatus,
 ) -> Request {
@@ -229,6 +231,7 @@ fn request<B: Backend>(
         internal,
         former: former.clone(),
         recover: recover(cluster),
+        adopter,
         keep_spec: None,
     }
 }

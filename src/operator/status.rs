@@ -23,6 +23,7 @@ use crate::{
         ADOPT_ANNOTATION, Blocked, Identity, K3sCluster, K3sClusterStatus, LocalRef, Phase, Reason, adopts,
         condition, set_condition,
     },
+    plan::Acting,
     reconcile::node_news,
 };
 
@@ -61,22 +62,26 @@ pub(super) fn complete(status: &mut K3sClusterStatus, name: &str, published: &Pu
 pub(super) fn tell_adoption(
     status: &mut K3sClusterStatus,
     cluster: &K3sCluster,
-    adoption: &Result<Identity, Blocked>,
+    acting: &Result<Acting, Blocked>,
     now: Timestamp,
 ) {
-    if adopts(&cluster.metadata).is_none() {
-        status.conditions.retain(|c| c.type_ != condition::ADOPTED);
-        return;
-    }
-    let (value, reason, message) = match adoption {
-        Ok(Identity { instance, uid, .. }) => {
+    let (value, reason, message) = match acting {
+        // What was said of it last tells what to put back.
+        Err(_) if adopts(&cluster.metadata).is_none() => return,
+        Ok(Acting { adopter: None, .. }) => {
+            status.conditions.retain(|c| c.type_ != condition::ADOPTED);
+            return;
+        }
+        Ok(Acting { identity: Identity { instance, uid, .. }, .. }) => {
             let message = format!(
-                "its objects in Docker are those of owner {uid}, instance {instance}; annotation {ADOPT_ANNOTATION} stays for its life"
+                "its objects in Docker are those of owner {uid}, instance {instance}; annotation {ADOPT_ANNOTATION}: {uid} stays for its life"
             );
             (true, Reason::Adopted, message)
         }
         // Nothing was found out: what was said last still stands.
-        Err(blocked) if blocked.reason == Reason::EngineUnavailable => return,
+        Err(blocked) if [Reason::EngineUnavailable, Reason::EngineMismatch].contains(&blocked.reason) => {
+            return;
+        }
         Err(blocked) => (false, blocked.reason, blocked.message.clone()),
     };
     let generation = cluster.metadata.generation;

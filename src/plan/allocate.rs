@@ -61,6 +61,7 @@ pub fn allocate(input: &Input, engine_id: &str, host: &HostFacts, salt: &str) ->
         recover_nonce: None,
         highest_version: None,
         salt: salt.into(),
+        keeper: None,
         token_mac: input.token().map(|token| hash::mac(salt, token.expose())),
         spec: None,
     })

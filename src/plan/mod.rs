@@ -22,9 +22,9 @@ mod settings;
 mod want;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use adopt::adopt;
+pub use adopt::{Acting, Adopter, Wanted, adopt, adopted_by, refuse_other_keeper};
 pub use allocate::{
     HostFacts, addresses_in, allocate, allocate_guest, names_port, next_guest, next_port, next_subnet,
     parse_routes, pick_address, port_taken,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 
-use super::{Member, Record};
+use super::{Keeper, Member, Record};
 use crate::api::{Protocol, Role, label};
 
 /// The objects of one cluster.
@@ -246,6 +246,11 @@ impl Observed {
         let containers = self.containers.iter().map(|c| &c.labels);
         let networks = self.networks.iter().map(|n| &n.labels);
         containers.chain(networks).filter_map(Record::from_labels).max_by_key(|r| r.generation)
+    }
+
+    /// Who has adopted the cluster, by its record, or by what is remembered of that.
+    pub fn keeper(&self) -> Option<Keeper> {
+        self.record().or_else(|| self.remembered())?.keeper
     }
 
     /// What has become of the data of the node called `node`, of a role, in the container called

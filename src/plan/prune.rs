@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
-use super::Observed;
+use super::{Keeper, Observed};
 use crate::api::{Identity, Role, STANDALONE};
 
 /// Without a record, objects this young may belong to a cluster that is being made.
@@ -21,6 +21,8 @@ const NAMED: usize = 3;
 pub struct Belongings {
     /// Whose it is.
     pub identity: Identity,
+    /// Who has adopted it.
+    pub keeper: Option<Keeper>,
     /// How many containers there are.
     pub containers: usize,
     /// How many volumes.
@@ -61,6 +63,7 @@ impl Belongings {
             || observed.volumes.iter().any(|v| is_node(v.role()));
         Self {
             identity,
+            keeper: observed.keeper(),
             containers: observed.containers.len(),
             volumes: observed.volumes.len(),
             networks: observed.networks.len(),
@@ -73,6 +76,19 @@ impl Belongings {
                 (None, None) => RecordState::Missing,
             },
         }
+    }
+}
+
+impl Belongings {
+    /// The instance whose operator looks after it.
+    pub fn instance(&self) -> &str {
+        self.keeper.as_ref().map_or(&self.identity.instance, |keeper| &keeper.instance)
+    }
+
+    /// The uids of the resources that may stand for it: the keeper, and who has it in its labels, which
+    /// somebody may be about to adopt.
+    fn resources(&self) -> impl Iterator<Item = &String> {
+        self.keeper.iter().map(|keeper| &keeper.uid).chain([&self.identity.uid])
     }
 }
 
@@ -152,13 +168,15 @@ impl Verdict {
 /// Judges what one owner has. `servers` were asked after Docker was, so that a resource that is
 /// younger than the look at Docker cannot be missed.
 pub fn judge(found: &Belongings, servers: &[ApiServer], now: Timestamp) -> Verdict {
-    let Identity { instance, uid, name, .. } = &found.identity;
+    let (instance, name) = (found.instance(), &found.identity.name);
     if instance == STANDALONE && found.record == RecordState::Readable {
         let reason = format!("a cluster of the command line: k3nest delete {name} removes it");
         return Verdict::new(Standing::Alive, reason);
     }
     let answers = || servers.iter().filter_map(|s| Some((&s.name, s.answer.as_ref().ok()?)));
-    if let Some((server, what)) = answers().find_map(|(s, a)| Some((s, a.clusters.get(uid)?))) {
+    if let Some((server, what)) =
+        found.resources().find_map(|uid| answers().find_map(|(s, a)| Some((s, a.clusters.get(uid)?))))
+    {
         return Verdict::new(Standing::Alive, format!("{what} ({server})"));
     }
     if may_be_in_the_making(found, now) {
@@ -178,7 +196,7 @@ pub fn judge(found: &Belongings, servers: &[ApiServer], now: Timestamp) -> Verdi
     if instance == STANDALONE {
         return Verdict::new(Standing::Leftover, "of the command line, half made or half deleted");
     }
-    if let Some((server, _)) = answers().find(|(_, answer)| answer.instance == *instance) {
+    if let Some((server, _)) = answers().find(|(_, answer)| answer.instance == instance) {
         return Verdict::new(Standing::Orphaned, format!("its API server ({server}) has no such K3sCluster"));
     }
     if servers.is_empty() {
@@ -226,6 +244,7 @@ mod tests {
                 namespace: "team".into(),
                 name: "dev".into(),
             },
+            keeper: None,
             containers: 1,
             volumes: 2,
             networks: 1,
@@ -360,6 +379,28 @@ mod tests {
             assert_eq!(verdict.standing, standing, "{what}: {verdict:?}");
             assert!(verdict.reason.contains(said), "{what}: {verdict:?}");
         }
+    }
+
+    #[test]
+    fn what_was_adopted_is_judged_by_who_keeps_it() {
+        use Standing::*;
+        const KEEPER: &str = "keeper";
+        let adopted = || {
+            let keeper = Keeper { instance: "J".into(), uid: KEEPER.into() };
+            Belongings { keeper: Some(keeper), ..found("I", RecordState::Readable, 600) }
+        };
+        let former = || knows("context here", "I", &[]);
+        for (what, servers, standing) in [
+            ("its host cluster has it", vec![former(), knows("b", "J", &[KEEPER])], Alive),
+            ("its host cluster is silent", vec![former(), silent("b")], Unknown),
+            ("its host cluster does not know it", vec![former(), knows("b", "J", &[])], Orphaned),
+            ("its host cluster is gone", vec![former()], Gone),
+            ("its first owner is back", vec![knows("a", "I", &[OWNER]), silent("b")], Alive),
+        ] {
+            let verdict = judge(&adopted(), &servers, now());
+            assert_eq!(verdict.standing, standing, "{what}: {verdict:?}");
+        }
+        assert_eq!(adopted().instance(), "J", "which is to be named");
     }
 
     #[test]

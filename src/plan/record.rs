@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::VolumeWant;
-use crate::api::{Identity, Role, label};
+use crate::api::{Blocked, Identity, Reason, Role, label};
 
 /// What a cluster must remember.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,12 +57,24 @@ pub struct Record {
     /// Random key with which secret inputs enter hashes, so that a hash tells nothing of a secret
     /// that also occurs elsewhere.
     pub salt: String,
+    /// The resource that has adopted it, where another than that of its labels looks after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeper: Option<Keeper>,
     /// HMAC of the token the cluster was made with, where it came from a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_mac: Option<String>,
     /// The spec as the CLI applied it last; it holds references to secrets, never their values.
     #[serde(skip)]
     pub spec: Option<String>,
+}
+
+/// A resource that looks after a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Keeper {
+    /// uid of the kube-system namespace of its host cluster.
+    pub instance: String,
+    /// Its own uid.
+    pub uid: String,
 }
 
 /// The network of a cluster.
@@ -106,6 +118,16 @@ pub struct Member {
     pub index: u32,
     /// Its address for life.
     pub address: Ipv4Addr,
+}
+
+/// Says that a cluster lives on the engine `recorded`, where nothing can be done for it: this is `here`.
+pub fn engine_mismatch(recorded: &str, here: &str) -> Blocked {
+    Blocked::new(
+        Reason::EngineMismatch,
+        format!(
+            "the cluster lives on Docker engine {recorded}, and this is {here}; connect to that engine again, or delete the cluster and create it here"
+        ),
+    )
 }
 
 impl Record {

@@ -47,7 +47,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         let former = request.former.engine_id.as_ref();
         seen.engine = Some(engine.clone());
         if let Some(former) = former.filter(|id| **id != engine.id) {
-            return Err(mismatch(former, &engine).into());
+            return Err(plan::engine_mismatch(former, &engine.id).into());
         }
         let values: Values = request.values.clone()?;
         let input = request.input(values);
@@ -172,8 +172,10 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             return Ok(record);
         };
         if known.engine_id != self.engine.id {
-            return Err(mismatch(&known.engine_id, &self.engine).into());
+            return Err(plan::engine_mismatch(&known.engine_id, &self.engine.id).into());
         }
+        let adopter = self.request.adopter.as_ref();
+        plan::refuse_other_keeper(known.keeper.as_ref(), &self.request.identity, adopter)?;
         self.refuse_other_token(&known)?;
         let guest = match &self.input.internal {
             InternalAccess::Join { network } if known.guest.as_ref().map(|g| &g.network) != Some(network) => {
@@ -198,6 +200,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
                 r.servers = self.request.spec.servers.replicas;
             }
             r.guest = guest;
+            r.keeper = adopter.map(|adopter| adopter.keeper.clone());
             r.api_port = api_port;
             if self.request.keep_spec.is_some() {
                 r.spec = self.request.keep_spec.clone();
@@ -402,14 +405,4 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
 fn servers_left(observed: &Observed) -> Vec<u32> {
     let servers = observed.members().into_iter().filter(|m| m.pool == plan::SERVER_POOL);
     servers.map(|m| m.index).collect()
-}
-
-fn mismatch(recorded: &str, engine: &EngineInfo) -> Blocked {
-    Blocked::new(
-        Reason::EngineMismatch,
-        format!(
-            "the cluster lives on Docker engine {recorded}, and this is {}; connect to that engine again, or delete the cluster and create it here",
-            engine.id
-        ),
-    )
 }

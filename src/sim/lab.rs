@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{Identity, K3sClusterStatus, condition},
-    plan::{ContainerState, ContainerWant, EngineInfo, LOAD_BALANCER_IMAGE, Network, Recover},
+    plan::{Adopter, ContainerState, ContainerWant, EngineInfo, LOAD_BALANCER_IMAGE, Network, Recover},
     reconcile::{Outcome, Removal, Request, World, remove, step},
 };
 
@@ -227,6 +227,12 @@ impl Lab {
         None
     }
 
+    /// A step in the name of `adopter`.
+    pub fn adopting_step(&self, draft: &Draft, identity: &Identity, adopter: &Adopter) -> Outcome {
+        let request = Request { adopter: Some(adopter.clone()), ..self.request(draft, identity) };
+        self.run(step(&self.world, &request, self.now())).expect("nobody cuts it off")
+    }
+
     /// Steps until it is Ready, or until the accidents are over and a person must act.
     pub fn settle_or_block(&mut self, draft: &Draft, identity: &Identity) -> Option<Outcome> {
         let mut last = None;
@@ -247,7 +253,7 @@ impl Lab {
         // From here on nobody minds what it loses.
         self.engine.docker().served.remove(&identity.uid);
         for _ in 0..MAX_STEPS {
-            if let Some(Ok(removal)) = self.run(remove(&self.world, identity)) {
+            if let Some(Ok(removal)) = self.run(remove(&self.world, identity, None)) {
                 if removal == Removal::Gone {
                     self.former.remove(&identity.uid);
                     return Ok(());

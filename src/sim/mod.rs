@@ -24,6 +24,7 @@ mod projection;
 mod specs;
 mod wounds;
 
+mod adoption_tests;
 mod appliers_tests;
 mod converge_tests;
 mod every_call_tests;

@@ -266,6 +266,7 @@ impl Draft {
             },
             former: K3sClusterStatus::default(),
             recover: None,
+            adopter: None,
             keep_spec: self.keep_spec.then(|| serde_json::to_string(&self.spec()).unwrap()),
             spec,
         }

@@ -2,7 +2,7 @@
 
 use k3nest::{
     api::{ADOPT_ANNOTATION, FINALIZER, Identity, Role, STANDALONE},
-    plan::Volume,
+    plan::{Keeper, Volume},
 };
 use kube::runtime::{reflector, watcher};
 use serde_json::{Value, json};
@@ -167,6 +167,56 @@ async fn a_cluster_that_somebody_has_is_not_adopted() {
         given.deleted().reconciled().await.unwrap();
         assert_eq!(given.removed().contains(&former()), !refused, "{what}");
     }
+}
+
+#[tokio::test]
+async fn what_somebody_else_has_adopted_does_not_go_with_its_first_owner() {
+    let given = Given::new(Scenario::Fine, &[]);
+    let keeper = Keeper { instance: "another host cluster".into(), uid: FORMER.into() };
+    given.ctx.backend.keepers.lock().unwrap().insert(UID.into(), keeper);
+    given.deleted().reconciled().await.unwrap();
+    assert_eq!(given.removed(), []);
+    assert_eq!(given.finalizers(), json!([]));
+    let told = events(&given.api.writes());
+    let (_, note) = told.iter().find(|(reason, _)| reason == "LetGo").expect("an Event");
+    assert!(note.contains(FORMER) && note.contains("another host cluster"), "{note}");
+}
+
+#[tokio::test]
+async fn without_its_annotation_an_adopted_cluster_waits_for_it() {
+    let given = annotated(Scenario::Fine, FORMER, vec![record(&former())]);
+    given.reconciled().await.unwrap();
+    given.changed(|c| c["metadata"]["annotations"] = json!({}));
+    given.reconciled().await.unwrap();
+    assert_eq!(given.last_step(), (identity("instance", UID, "dev"), false), "nothing but a report");
+    let ready = given.condition("Ready");
+    assert_eq!(ready["reason"], "AdoptionConflict");
+    assert!(ready["message"].as_str().unwrap().contains(&format!("{ADOPT_ANNOTATION}: {FORMER}")), "{ready}");
+    assert_eq!(given.condition("Adopted")["status"], "True", "it tells what to put back");
+
+    given.changed(|c| c["metadata"]["annotations"] = json!({ADOPT_ANNOTATION: FORMER}));
+    given.reconciled().await.unwrap();
+    assert_eq!(given.last_step(), (former(), true));
+    assert_eq!(given.condition("Ready")["status"], "True");
+}
+
+#[tokio::test]
+async fn on_another_engine_an_adopted_cluster_stays_one() {
+    let given = annotated(Scenario::Fine, FORMER, vec![record(&former())]);
+    given.reconciled().await.unwrap();
+    *given.ctx.backend.engine.lock().unwrap() = "ENGINE-B".into();
+    given.ctx.backend.records.lock().unwrap().clear();
+    given.reconciled().await.unwrap();
+    assert_eq!(given.condition("Ready")["reason"], "EngineMismatch");
+    assert_eq!(given.condition("Adopted")["status"], "True");
+}
+
+#[tokio::test]
+async fn an_adopted_cluster_without_its_record_is_still_looked_after() {
+    let given = annotated(Scenario::Fine, FORMER, vec![]);
+    given.ctx.backend.owners.lock().unwrap().push(former());
+    given.reconciled().await.unwrap();
+    assert_eq!(given.last_step(), (former(), true));
 }
 
 #[tokio::test]

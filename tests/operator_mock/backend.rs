@@ -1,6 +1,6 @@
 //! A Docker host that does what the scenario says, and remembers what it was asked.
 
-use std::sync::Mutex;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use futures::Stream;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use k3nest::{
     engine::{EngineError, EngineEvent},
     k3s::Access,
     operator::Backend,
-    plan::{InternalAccess, Sensitive, Volume},
+    plan::{Acting, InternalAccess, Keeper, Sensitive, Volume},
     reconcile::{Import, Outcome, Removal, Request},
 };
 
@@ -41,6 +41,8 @@ pub struct FakeBackend {
     /// The records on it, and who else has something there.
     pub records: Mutex<Vec<Volume>>,
     pub owners: Mutex<Vec<Identity>>,
+    /// Who has adopted something there, by owner.
+    pub keepers: Mutex<BTreeMap<String, Keeper>>,
 }
 
 impl FakeBackend {
@@ -52,6 +54,7 @@ impl FakeBackend {
             engine: Mutex::new(ENGINE.into()),
             records: Mutex::default(),
             owners: Mutex::default(),
+            keepers: Mutex::default(),
         }
     }
 
@@ -110,8 +113,13 @@ impl Backend for FakeBackend {
         (0, 0)
     }
 
-    async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
-        self.removals.lock().unwrap().push(identity.clone());
+    async fn remove(&self, acting: &Acting) -> Result<Removal, EngineError> {
+        if let Some(keeper) = self.keepers.lock().unwrap().get(&acting.identity.uid)
+            && acting.adopter.as_ref().map(|adopter| &adopter.keeper) != Some(keeper)
+        {
+            return Ok(Removal::Kept(keeper.clone()));
+        }
+        self.removals.lock().unwrap().push(acting.identity.clone());
         self.away()?;
         Ok(match self.is(Scenario::Sticky) {
             true => Removal::Remaining(vec!["volume k3nest-team-dev-data-12345678".into()]),

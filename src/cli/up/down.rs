@@ -1,6 +1,9 @@
 //! `k3nest down`: the operator's clusters first, then the host cluster.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures::future::join_all;
 use kube::{
@@ -23,7 +26,22 @@ use crate::{
         session::{EngineArgs, Session},
     },
     engine::observe_all,
+    plan::{Keeper, Observed},
 };
+
+/// A cluster of the operator in the host cluster.
+#[derive(Debug, PartialEq)]
+struct Tenant {
+    identity: Identity,
+    /// Who has adopted it.
+    keeper: Option<Keeper>,
+}
+
+impl Tenant {
+    fn instance(&self) -> &str {
+        self.keeper.as_ref().map_or(&self.identity.instance, |keeper| &keeper.instance)
+    }
+}
 
 /// How often the host API is asked whether a cluster is gone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -59,7 +77,10 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
                     }
                 };
                 // Nothing is left where the operator did it; what it could not is removed here.
-                for result in join_all(tenants.iter().map(|t| gone(session, t, down.timeout, &line))).await {
+                let removals = tenants.iter().map(|Tenant { identity, keeper }| {
+                    gone(session, identity, keeper.clone(), down.timeout, &line)
+                });
+                for result in join_all(removals).await {
                     result?;
                 }
                 Ok(((), format!("{} {how}", tenants.len())))
@@ -70,7 +91,7 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
         .run("Host cluster", |_, line| {
             let (session, host) = (&session, &host_identity);
             async move {
-                gone(session, host, down.timeout, &line).await?;
+                gone(session, host, None, down.timeout, &line).await?;
                 Ok(((), "deleted".into()))
             }
         })
@@ -82,23 +103,33 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
 
 /// Clusters that the operator in the host cluster keeps: those whose load balancer is a guest in
 /// the host cluster's network.
-async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Identity>, CliError> {
+async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Tenant>, CliError> {
     let all = observe_all(&session.docker, None).await?;
     let network = all.get(host).and_then(|o| o.record()).map(|r| r.network.name);
-    let instances: BTreeSet<&String> = all
-        .iter()
-        .filter(|(_, observed)| {
-            let guest = observed.record().and_then(|r| r.guest);
-            guest.is_some_and(|g| Some(g.network) == network)
-        })
-        .map(|(identity, _)| &identity.instance)
-        .collect();
-    Ok(all.keys().filter(|identity| instances.contains(&identity.instance)).cloned().collect())
+    Ok(guests_of(network.as_deref(), all))
 }
 
-async fn ask_for(tenants: &[Identity], yes: bool) -> Result<(), CliError> {
+/// Those of the instances that have a guest in `network`. A cluster is its keeper's instance's, whatever
+/// its labels say: others of the instance that it was adopted from live elsewhere.
+fn guests_of(network: Option<&str>, all: BTreeMap<Identity, Observed>) -> Vec<Tenant> {
+    let is_guest = |observed: &Observed| {
+        let guest = observed.record().and_then(|record| record.guest);
+        guest.is_some_and(|guest| Some(guest.network.as_str()) == network)
+    };
+    let tenants = all.into_iter().map(|(identity, observed)| {
+        let guest = is_guest(&observed);
+        (guest, Tenant { keeper: observed.keeper(), identity })
+    });
+    let (guests, others): (Vec<_>, Vec<_>) = tenants.partition(|(guest, _)| *guest);
+    let instances: BTreeSet<String> = guests.iter().map(|(_, tenant)| tenant.instance().to_owned()).collect();
+    let all = guests.into_iter().chain(others).map(|(_, tenant)| tenant);
+    all.filter(|tenant| instances.contains(tenant.instance())).collect()
+}
+
+async fn ask_for(tenants: &[Tenant], yes: bool) -> Result<(), CliError> {
     let others: Vec<String> = tenants
         .iter()
+        .map(|tenant| &tenant.identity)
         .filter(|t| (t.namespace.as_str(), t.name.as_str()) != (NAMESPACE, NAME))
         .map(ToString::to_string)
         .collect();
@@ -131,5 +162,47 @@ async fn delete_resources(session: &Session, host: &Identity, say: &Say) -> Resu
         let Some(first) = left.first() else { return Ok(()) };
         say(&format!("{} left, such as {}", left.len(), first.name_any()));
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{GuestAddress, Record, Volume, VolumeWant, tests::record as a_record};
+
+    /// A cluster of `instance`, kept by another one if so, and a guest in `network` if so.
+    fn cluster(
+        instance: &str,
+        name: &str,
+        keeper: Option<&str>,
+        network: Option<&str>,
+    ) -> (Identity, Observed) {
+        let identity = Identity {
+            instance: instance.into(),
+            uid: name.into(),
+            namespace: "team".into(),
+            name: name.into(),
+        };
+        let guest =
+            network.map(|network| GuestAddress { network: network.into(), address: [10, 0, 0, 9].into() });
+        let keeper = keeper.map(|instance| Keeper { instance: instance.into(), uid: "other".into() });
+        let VolumeWant { name, labels } = Record { guest, keeper, ..a_record() }.volume(&identity);
+        (identity, Observed { volumes: vec![Volume { name, labels }], ..Observed::default() })
+    }
+
+    #[test]
+    fn the_host_clusters_tenants_are_its_instances_and_no_others() {
+        let all = [
+            cluster("NEW", "guest", None, Some("host")),
+            cluster("NEW", "not-yet-a-guest", None, None),
+            cluster("OLD", "adopted", Some("NEW"), Some("host")),
+            cluster("OLD", "left-behind", None, Some("another")),
+            cluster("NEW", "moved-away", Some("OTHER"), Some("another")),
+            cluster("standalone", "cli", None, None),
+        ];
+        let tenants = guests_of(Some("host"), all.into());
+        let mut names: Vec<&str> = tenants.iter().map(|t| t.identity.name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["adopted", "guest", "not-yet-a-guest"]);
     }
 }

@@ -68,6 +68,7 @@ pub fn record() -> Record {
         recover_nonce: None,
         highest_version: Some(VERSION.into()),
         salt: "salt".into(),
+        keeper: None,
         token_mac: None,
         spec: None,
     }
