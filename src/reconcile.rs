@@ -12,6 +12,7 @@ mod inside;
 mod machines;
 mod news;
 mod planner;
+mod record;
 mod report;
 mod stop;
 
@@ -113,6 +114,8 @@ pub struct Outcome {
     /// Addresses under which Pods of the host cluster may reach the API, best first, as
     /// (address, port); each still has to pass a TLS handshake.
     pub internal_candidates: Vec<(Ipv4Addr, u16)>,
+    /// Whether a server was Ready once.
+    pub initialised: bool,
     /// How many changes were made in Docker.
     pub changes: usize,
     /// When to look again, unless an event comes first. None: only on events.

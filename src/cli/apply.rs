@@ -133,6 +133,7 @@ pub async fn converge_request(
             return Ok(format!("its containers run ({}); {what} are not waited for", progress.changed()));
         }
         line.say(&why);
+        progress.served |= outcome.initialised;
         request.former = outcome.status;
         let pause = async {
             match &outcome.coming_up {
@@ -149,8 +150,8 @@ pub async fn converge_request(
         if tokio::time::timeout_at(deadline, rest).await.is_err() {
             return Err(progress.not_in_time(&identity, args.timeout, &why));
         }
-        let served = request.former.version.is_some();
-        stop_if_deleted(session, &identity, (progress.changes > 0, served), deadline, line).await?;
+        let so_far = (progress.changes > 0, progress.served);
+        stop_if_deleted(session, &identity, so_far, deadline, line).await?;
     }
 }
 
@@ -198,6 +199,8 @@ fn carry_out<E: Engine>(
 #[derive(Default)]
 struct Applied {
     changes: usize,
+    /// Whether it was Ready before.
+    served: bool,
     /// Why a node crashes. Between two tries it looks like one that comes up.
     crash: Option<String>,
 }

@@ -97,6 +97,10 @@ pub trait Engine: Send + Sync + 'static {
     /// Reads a file of a container, running or not; None if file or container is not there.
     fn read_file(&self, id: &str, path: &str) -> impl Future<Output = Result<Option<Vec<u8>>>> + Send;
 
+    /// Whether there is something at a path of a container, running or not; false if path or container is
+    /// not there.
+    fn has_path(&self, id: &str, path: &str) -> impl Future<Output = Result<bool>> + Send;
+
     /// The last lines a container wrote.
     fn logs(&self, id: &str, lines: usize) -> impl Future<Output = Result<String>> + Send;
 

@@ -13,6 +13,6 @@ pub use client::{ClusterApi, Network};
 pub use images::{IMPORT_IMAGES, is_out_of_space, last_words, list_images, list_names, parse_images};
 pub use node::NodeFacts;
 pub use render::{
-    EPOCH_PATH, ETCD_NAME_PATH, ETCD_TOMBSTONE_PATH, K3S_TOKEN_PATH, KUBECONFIG_PATH, LOADED_PATH,
-    NGINX_PATH, RELOAD, TOKEN_PATH, balancer_files, command, node_files,
+    EPOCH_PATH, ETCD_DATABASE_PATH, ETCD_LOG_PATH, ETCD_TOMBSTONE_PATH, K3S_TOKEN_PATH, KUBECONFIG_PATH,
+    LOADED_PATH, NGINX_PATH, RELOAD, TOKEN_PATH, balancer_files, command, node_files,
 };

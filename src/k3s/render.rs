@@ -17,8 +17,12 @@ pub const K3S_TOKEN_PATH: &str = "/var/lib/rancher/k3s/server/token";
 /// The administrator's kubeconfig as k3s writes it (https://docs.k3s.io/cluster-access).
 pub const KUBECONFIG_PATH: &str = "/etc/rancher/k3s/k3s.yaml";
 
-/// The name of a server's etcd member as k3s keeps it, next to the member's data.
-pub const ETCD_NAME_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/name";
+/// The database of a server's etcd member. It and the log say that a server has its data; the file `name`
+/// beside them does not, since k3s writes it before it joins (pkg/etcd/etcd.go).
+pub const ETCD_DATABASE_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/member/snap/db";
+
+/// The directory of the log of a server's etcd member, which etcd puts there with its first file in it.
+pub const ETCD_LOG_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/member/wal";
 
 /// What k3s leaves in a server's etcd data when the member was removed. It never is one again.
 pub const ETCD_TOMBSTONE_PATH: &str = "/var/lib/rancher/k3s/server/db/etcd/tombstone";

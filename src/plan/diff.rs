@@ -36,6 +36,13 @@ pub fn diff(
     images: &Images,
     now: Timestamp,
 ) -> Plan {
+    if was_lost(desired, observed) {
+        // What becomes of it is to be remembered, whatever else was lost with it.
+        let mut plan = Plan::default();
+        let told = plan_told(&mut plan, desired, observed);
+        plan_record(&mut plan, identity, desired, observed, told);
+        return plan;
+    }
     match quorum(identity, &desired.record, observed) {
         Quorum::Enough => {}
         Quorum::Unknown => {
@@ -94,6 +101,11 @@ pub fn diff(
     }
     plan_leftovers(&mut plan, desired, observed, now);
     plan
+}
+
+/// Whether the record of a cluster that has served was lost, and not its nodes' volumes with it.
+fn was_lost(desired: &Desired, observed: &Observed) -> bool {
+    desired.record.initialised && observed.record().is_none() && !observed.members().is_empty()
 }
 
 /// Images of the containers that `desired` wants made, or may want made once their data was looked at,

@@ -40,7 +40,7 @@ pub use images::{
 pub use observed::*;
 pub use prune::{Answer, ApiServer, Belongings, RecordState, Standing, Verdict, judge};
 pub(crate) use quorum::data_lost;
-pub use quorum::{Recover, recover, recovery_command};
+pub use quorum::{Recover, recover, recovery_command, served_unseen};
 pub use record::*;
 pub use removal::removal;
 pub use sensitive::Sensitive;
@@ -94,6 +94,21 @@ impl Plan {
             }
             _ => false,
         })
+    }
+
+    /// Whether it makes or starts the server that founds the cluster.
+    pub fn founds(&self) -> bool {
+        self.steps.iter().any(|step| match &step.action {
+            Action::RunContainer(want) | Action::StartContainer { want, .. } => {
+                want.node().is_some_and(|node| node.founds())
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether it does nothing but wait.
+    pub fn waits(&self) -> bool {
+        self.steps.is_empty() && self.blocked.is_none()
     }
 
     /// A plan that does nothing but say why.

@@ -33,6 +33,8 @@ pub struct NodeData {
     pub token: bool,
     /// Whether there is an etcd member's data.
     pub etcd: bool,
+    /// Whether the token counts as such data: of what was never Ready none can be lost.
+    pub begun: bool,
     /// When etcd wrote there last, where that was asked.
     pub written: Option<Timestamp>,
     /// Whether its server was a member after a later recovery than the data was part of: somebody has put
@@ -257,8 +259,10 @@ impl Observed {
     /// `container`. One that runs has it open; one that was just started may be about to stop for want
     /// of it.
     pub fn data_of(&self, role: Role, node: &str, container: &str) -> DataState {
-        let there =
-            |data: &NodeData| if role == Role::Server { data.etcd && !data.outgrown } else { data.token };
+        let there = |data: &NodeData| match role {
+            Role::Server => (data.etcd || data.begun) && !data.outgrown,
+            _ => data.token,
+        };
         self.data_that(there, node, container)
     }
 
@@ -280,6 +284,14 @@ impl Observed {
             Some(container) if up.contains(&container.state) && !container.is_young() => DataState::Kept,
             _ => DataState::Unknown,
         }
+    }
+
+    /// What was found in the data volume of the node called `node`, where somebody looked.
+    pub fn found_of(&self, node: &str) -> Option<&NodeData> {
+        let is_its = |v: &&Volume| {
+            v.role() == Some(Role::Data) && v.labels.get(label::NODE).map(String::as_str) == Some(node)
+        };
+        self.data.as_ref()?.get(&self.volumes.iter().find(is_its)?.name)
     }
 
     /// Every node whose birth certificate exists.

@@ -1,7 +1,7 @@
 //! Whether the servers that have their data are enough to go on, and what a recovery makes of those
 //! that do where they are not (https://docs.k3s.io/datastore/ha-embedded, `--cluster-reset`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DataState, Observed, Record, SERVER_POOL, hash};
 use crate::api::{Blocked, Identity, RECOVER_ANNOTATION, Reason, Role, STANDALONE};
@@ -86,13 +86,11 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
         let names = members.iter().filter(|(_, s)| **s == state);
         names.map(|(index, _)| identity.node_name(SERVER_POOL, *index)).collect::<Vec<_>>().join(", ")
     };
-    let few = kept < majority(members.len());
-    let outgrown = observed.data.iter().flatten().any(|(_, data)| data.outgrown);
-    // Nobody knows whether they had joined.
-    let doubted = !few && !outgrown;
-    if doubted && observed.nodes.is_some() {
+    if they_agree(observed) {
         return Quorum::Enough;
     }
+    let few = kept < majority(members.len());
+    let outgrown = has_outgrown(observed);
     let why = if few {
         "too few to agree on anything"
     } else if outgrown {
@@ -112,7 +110,36 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
             recovery_command(identity, None),
         ),
     );
-    if doubted { Quorum::Doubted(blocked) } else { Quorum::Lost(blocked) }
+    if outgrown { Quorum::Lost(blocked) } else { Quorum::Doubted(blocked) }
+}
+
+/// Whether the API answers, which it does while most members of etcd agree. Then none of them is missed: the
+/// record may count servers that had yet to join, where it was made again, and not those that joined and
+/// were never seen Ready.
+fn they_agree(observed: &Observed) -> bool {
+    observed.nodes.is_some() && !has_outgrown(observed)
+}
+
+/// Whether somebody has put back data of before the last recovery.
+fn has_outgrown(observed: &Observed) -> bool {
+    observed.data.iter().flatten().any(|(_, data)| data.outgrown)
+}
+
+/// The record of a cluster that has served though it was never seen Ready: the server that would found
+/// it has no data, and others are members. None where nothing says so.
+pub fn served_unseen(identity: &Identity, record: &Record, observed: &Observed) -> Option<Record> {
+    let is_member = |index: &u32| {
+        let found = observed.found_of(&identity.node_name(SERVER_POOL, *index));
+        found.is_some_and(|data| data.etcd)
+    };
+    let members: BTreeSet<u32> = (0..record.servers).filter(is_member).collect();
+    let served = !record.initialised && !members.is_empty() && !members.contains(&0);
+    served.then(|| {
+        record.changed(|r| {
+            r.initialised = true;
+            r.joined = members;
+        })
+    })
 }
 
 /// What a person writes to have a cluster recovered, `from` a certain Node's data if so.
@@ -148,7 +175,7 @@ fn survivor(members: &BTreeMap<u32, DataState>, identity: &Identity, observed: &
 
 /// The record after a wish to recover: with a recovery to carry out, or, where enough servers have
 /// their data to come back by themselves, with nothing but the wish noted. Needs to know what lies in
-/// the servers' volumes.
+/// the servers' volumes, and whether the API answers.
 ///
 /// # Errors
 /// Where nothing is left to recover from, or not where the wish says.
@@ -162,10 +189,14 @@ pub fn recover(
     let node = |index: u32| identity.node_name(SERVER_POOL, index);
     let mut members = members(identity, record, observed);
     let kept = members.values().filter(|state| **state == DataState::Kept).count();
-    // A recovery that does not succeed may be begun again from another server.
-    let other = |from: &String| record.recovering().is_some_and(|recovery| node(recovery.survivor) != *from);
-    let elsewhere = wish.from.as_ref().is_some_and(other);
-    if !record.initialised || (kept >= majority(members.len()) && !elsewhere) {
+    // A recovery that does not succeed may be begun again from another server. So may one be begun where
+    // what lies there is of no use to etcd: then nobody answers.
+    let elsewhere = wish.from.as_ref().is_some_and(|from| match record.recovering() {
+        Some(recovery) => node(recovery.survivor) != *from,
+        None => observed.nodes.is_none(),
+    });
+    let enough = kept >= majority(members.len()) || they_agree(observed);
+    if !record.initialised || (enough && !elsewhere) {
         return Ok(noted);
     }
     if kept == 0 || elsewhere {

@@ -1,6 +1,6 @@
 //! Gather, plan and act, again and again until the plan is empty or something holds it up.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 
@@ -54,6 +54,12 @@ impl Seen {
     /// How many servers should be there.
     pub fn servers(&self) -> usize {
         self.nodes_wanted().filter(|(_, node)| node.role == Role::Server).count()
+    }
+
+    /// Whether each Node is Ready; None where the nested API does not say.
+    pub fn readiness(&self) -> Option<BTreeMap<String, bool>> {
+        let nodes = self.nodes.as_ref()?.as_ref().ok()?;
+        Some(nodes.iter().map(|node| (node.name.clone(), node.ready)).collect())
     }
 
     /// The nodes that should be there, with their containers.

@@ -9,7 +9,7 @@ use super::{files::random_hex, planner::Planner};
 use crate::{
     api::{Role, label},
     engine::{Engine, EngineError, Probe},
-    k3s::{ClusterApi, EPOCH_PATH, ETCD_NAME_PATH, ETCD_TOMBSTONE_PATH, TOKEN_PATH},
+    k3s::{ClusterApi, EPOCH_PATH, ETCD_DATABASE_PATH, ETCD_LOG_PATH, ETCD_TOMBSTONE_PATH, TOKEN_PATH},
     plan::{NodeData, Observed, Record, SERVER_POOL, Volume, VolumeWant},
 };
 
@@ -55,20 +55,28 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         look: Look,
     ) -> Result<BTreeMap<String, NodeData>, EngineError> {
         let volumes = observed.volumes.iter().filter(|v| v.role() == Some(Role::Data));
-        if self.read_only {
-            // Nothing may be made to look with. What is not known to be lost is taken to be there.
-            let there = NodeData { token: true, etcd: true, ..NodeData::default() };
-            return Ok(volumes.map(|v| (v.name.clone(), there)).collect());
-        }
         let mut found: BTreeMap<String, Found> = BTreeMap::new();
         let mut alone = Vec::new();
         for volume in volumes {
-            match container_of(observed, volume).filter(|_| look == Look::Whether) {
-                Some(id) => drop(found.insert(volume.name.clone(), self.ask_container(id).await?)),
-                None => alone.push(VolumeWant { name: volume.name.clone(), labels: volume.labels.clone() }),
+            let asked = match container_of(observed, volume).filter(|_| look == Look::Whether) {
+                Some(id) => Some(self.ask_container(id).await?),
+                None => None,
+            };
+            let is_server = volume.labels.get(label::POOL).is_some_and(|pool| pool == SERVER_POOL);
+            match asked {
+                // A container that has gone since it was listed has nothing either: only a look into the
+                // volume itself tells that data is lost.
+                Some(asked) if asked.data.token && (asked.data.etcd || !is_server) => {
+                    found.insert(volume.name.clone(), asked);
+                }
+                _ => alone.push(VolumeWant { name: volume.name.clone(), labels: volume.labels.clone() }),
             }
         }
-        if !alone.is_empty() {
+        if self.read_only {
+            // Nothing may be made to look with. What is not known to be lost is taken to be there.
+            let data = NodeData { token: true, etcd: true, ..NodeData::default() };
+            found.extend(alone.into_iter().map(|v| (v.name, Found { data, epoch: None })));
+        } else if !alone.is_empty() {
             found.extend(self.probe_volumes(record, alone).await?);
         }
         let server = |volume: &str| {
@@ -81,7 +89,7 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         let judged = found.into_iter().map(|(volume, Found { mut data, .. })| {
             data.outgrown = data.etcd && server(&volume).is_some_and(|index| outgrown.contains(&index));
             // Before a cluster was Ready no data can be lost: what counts is whether a node was begun.
-            data.etcd |= data.token && !record.initialised;
+            data.begun = data.token && !record.initialised;
             (volume, data)
         });
         Ok(judged.collect())
@@ -89,16 +97,17 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
 
     async fn ask_container(&self, id: &str) -> Result<Found, EngineError> {
         let engine = &self.world.engine;
-        let (token, name, tombstone, epoch) = tokio::try_join!(
+        let (token, database, log, tombstone, epoch) = tokio::try_join!(
             engine.read_file(id, TOKEN_PATH),
-            engine.read_file(id, ETCD_NAME_PATH),
-            engine.read_file(id, ETCD_TOMBSTONE_PATH),
+            engine.has_path(id, ETCD_DATABASE_PATH),
+            engine.has_path(id, ETCD_LOG_PATH),
+            engine.has_path(id, ETCD_TOMBSTONE_PATH),
             engine.read_file(id, EPOCH_PATH)
         )?;
-        let is_there = |file: Option<Vec<u8>>| file.is_some_and(|content| !content.is_empty());
-        let etcd = is_there(name) && tombstone.is_none();
+        let token = token.is_some_and(|content| !content.is_empty());
         let epoch = epoch.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
-        Ok(Found { data: NodeData { token: is_there(token), etcd, ..NodeData::default() }, epoch })
+        let etcd = database && log && !tombstone;
+        Ok(Found { data: NodeData { token, etcd, ..NodeData::default() }, epoch })
     }
 
     /// Looks into `volumes` in a container of their own.
@@ -147,7 +156,7 @@ fn parse(text: &str) -> BTreeMap<String, Found> {
         let (token, etcd) = (words.next()? == "token", words.next()? == "etcd");
         let written = words.next()?.parse().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
         let epoch = words.next().filter(|word| *word != "-").map(str::to_owned);
-        Some((name, Found { data: NodeData { token, etcd, written, outgrown: false }, epoch }))
+        Some((name, Found { data: NodeData { token, etcd, written, ..NodeData::default() }, epoch }))
     };
     text.lines().filter_map(line).collect()
 }
@@ -160,7 +169,7 @@ mod tests {
     fn what_the_probe_says_is_understood() {
         let found = parse("a-data token etcd 1767225600 e1\nb-data token - - -\nhalf a\n");
         let written = Some("2026-01-01T00:00:00Z".parse().unwrap());
-        let data = NodeData { token: true, etcd: true, written, outgrown: false };
+        let data = NodeData { token: true, etcd: true, written, ..NodeData::default() };
         assert_eq!(found["a-data"], Found { data, epoch: Some("e1".into()) });
         let data = NodeData { token: true, ..NodeData::default() };
         assert_eq!(found["b-data"], Found { data, epoch: None });

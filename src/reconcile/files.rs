@@ -8,7 +8,7 @@ use super::{World, converge::Seen};
 use crate::{
     api::Role,
     engine::{Command, Engine, EngineError, Inside, Result},
-    k3s::{self, Access, ClusterApi, ETCD_NAME_PATH, K3S_TOKEN_PATH, TOKEN_PATH},
+    k3s::{self, Access, ClusterApi, ETCD_DATABASE_PATH, K3S_TOKEN_PATH, TOKEN_PATH},
     plan::{ContainerKind, ContainerWant, FileWant, NodeConfig, Plan, Sensitive},
 };
 
@@ -73,9 +73,7 @@ impl<'a, E: Engine, A: ClusterApi> StepFiles<'a, E, A> {
     /// has not, may have been told a token of which nothing came.
     async fn has_own_token(&self, id: &str, node: &NodeConfig) -> Result<bool> {
         Ok(node.role == Role::Server
-            && (self.initialised
-                || node.founds()
-                || self.engine.read_file(id, ETCD_NAME_PATH).await?.is_some_and(|name| !name.is_empty())))
+            && (self.initialised || node.founds() || self.engine.has_path(id, ETCD_DATABASE_PATH).await?))
     }
 
     /// The token where no node has one yet: that of a server whose data is older than its container

@@ -1,6 +1,6 @@
 //! What lasts from round to round of a step: what was gathered, and the plan made of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
@@ -8,18 +8,14 @@ use super::{
     Request, World,
     converge::Seen,
     data::Look,
-    files::random_hex,
     inside::look_inside,
     stop::{Stop, stop},
 };
 use crate::{
-    api::{Blocked, Reason, Role, label},
+    api::{Blocked, Reason, Role},
     engine::{Engine, EngineError, Report, Scope, observe},
-    k3s::{ClusterApi, LOADED_PATH, NGINX_PATH, NodeFacts},
-    plan::{
-        self, Ask, Desired, EngineInfo, HostFacts, Images, Input, InternalAccess, Observed, Plan, Record,
-        Values,
-    },
+    k3s::{ClusterApi, LOADED_PATH, NGINX_PATH},
+    plan::{self, Ask, Desired, EngineInfo, HostFacts, Images, Input, Observed, Plan, Record, Values},
 };
 
 /// What lasts from round to round.
@@ -31,7 +27,7 @@ pub(super) struct Planner<'a, E, A> {
     pub engine: EngineInfo,
     host: Option<HostFacts>,
     /// A record that is to be written next.
-    next_record: Option<Record>,
+    pub(super) next_record: Option<Record>,
     /// Whether nothing may be made, not even a probe.
     pub read_only: bool,
 }
@@ -63,18 +59,26 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
             self.judge_host(Ask::whole(&input), seen).await?;
         }
         let record = self.record(seen).await?;
-        seen.record = Some(record.clone());
-        let taken = self.taken_addresses(&record, &seen.observed).await?;
+        let plan = self.plan_by(&record, seen).await?;
+        match self.served_unseen(&record, &plan, seen).await? {
+            None => Ok(plan),
+            Some(record) => self.plan_by(&record, seen).await,
+        }
+    }
 
+    /// The plan by a record that stands.
+    async fn plan_by(&mut self, record: &Record, seen: &mut Seen) -> Result<Plan, Stop> {
+        seen.record = Some(record.clone());
+        let taken = self.taken_addresses(record, &seen.observed).await?;
         let mut images = Images::new();
-        let mut desired = self.desired(&record, &seen.observed, &images, &taken)?;
+        let mut desired = self.desired(record, &seen.observed, &images, &taken)?;
         for reference in plan::images_needed(&desired, &seen.observed) {
             if let Some(image) = self.world.engine.inspect_image(&reference).await? {
                 images.insert(reference, image.volumes);
             }
         }
         if images.values().any(|volumes| !volumes.is_empty()) {
-            desired = self.desired(&record, &seen.observed, &images, &taken)?;
+            desired = self.desired(record, &seen.observed, &images, &taken)?;
         }
         if seen.host.is_none() {
             let input = self.input.clone();
@@ -82,28 +86,43 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
                 self.judge_host(ask, seen).await?;
             }
         }
+        seen.desired = Some(desired.clone());
         let diff =
             |observed: &Observed| plan::diff(&self.request.identity, &desired, observed, &images, self.now);
         let mut plan = diff(&seen.observed);
-        seen.desired = Some(desired.clone());
-        if plan.depends_on_data {
-            seen.observed.data = Some(self.look_at_data(&record, &seen.observed, Look::Whether).await?);
-            plan = diff(&seen.observed);
-            if matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::QuorumLost) {
-                // Which of them survives best is told by when it was written to.
-                seen.observed.data = Some(self.look_at_data(&record, &seen.observed, Look::When).await?);
+        let mut asked = false;
+        loop {
+            // Where the API is silent and all that is left is to wait for it, too few may have their data for
+            // it to answer ever again.
+            let silent = asked && seen.observed.nodes.is_none() && plan.waits();
+            if seen.observed.data.is_none() && (plan.depends_on_data || silent) {
+                plan = self.with_data(record, seen, &diff).await?;
+            } else if plan.depends_on_nodes && !asked {
+                asked = true;
+                look_inside(self.world, self.request, seen).await;
+                seen.observed.nodes = seen.readiness();
                 plan = diff(&seen.observed);
+            } else {
+                return Ok(plan);
             }
         }
-        if plan.depends_on_nodes {
-            look_inside(self.world, self.request, seen).await;
-            if let Some(Ok(nodes)) = &seen.nodes {
-                seen.observed.nodes =
-                    Some(nodes.iter().map(|node| (node.name.clone(), node.ready)).collect());
-                plan = diff(&seen.observed);
-            }
+    }
+
+    /// The plan that knows what lies in data volumes.
+    async fn with_data(
+        &self,
+        record: &Record,
+        seen: &mut Seen,
+        diff: &impl Fn(&Observed) -> Plan,
+    ) -> Result<Plan, Stop> {
+        seen.observed.data = Some(self.look_at_data(record, &seen.observed, Look::Whether).await?);
+        let plan = diff(&seen.observed);
+        if !matches!(&plan.blocked, Some(blocked) if blocked.reason == Reason::QuorumLost) {
+            return Ok(plan);
         }
-        Ok(plan)
+        // Which of them survives best is told by when it was written to.
+        seen.observed.data = Some(self.look_at_data(record, &seen.observed, Look::When).await?);
+        Ok(diff(&seen.observed))
     }
 
     /// What the load balancer says that it has loaded. Without the configuration itself it has not: it
@@ -129,140 +148,6 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         taken: &BTreeSet<std::net::Ipv4Addr>,
     ) -> Result<Desired, Blocked> {
         plan::desired(&self.input, &self.engine, record, observed, images, taken)
-    }
-
-    /// The record as it should be: the one in Docker with what has changed since, or a new one.
-    async fn record(&mut self, seen: &Seen) -> Result<Record, Stop> {
-        if let Some(volume) = seen.observed.unreadable_record() {
-            return Err(Blocked::new(
-                Reason::RecordUnreadable,
-                format!(
-                    "the volume {volume} holds the cluster's record, and this version of k3nest cannot read it: a newer one may have written it. Nothing is done to the cluster; use that version again, or delete the cluster"
-                ),
-            )
-            .into());
-        }
-        // What is written wins over what was to be written: another one may have been faster, and
-        // its generation must not be replaced by an older one.
-        let known = match (self.next_record.take(), seen.observed.record()) {
-            (Some(next), Some(written)) if written.generation < next.generation => Some(next),
-            (next, written) => written.or(next),
-        };
-        let known = known.or_else(|| self.remembered(&seen.observed));
-        if known.is_none() {
-            self.refuse_vanished(&seen.observed)?;
-        }
-        let Some(known) = known else {
-            let engine_id = self.engine.id.clone();
-            let salt = random_hex(16);
-            let input = self.input.clone();
-            if input.spec.network.as_ref().is_none_or(|n| n.name.is_none()) {
-                self.learn_routes().await?;
-            }
-            let mut record = plan::allocate(&input, &engine_id, self.host_facts().await?, &salt)?;
-            record.spec = self.request.keep_spec.clone();
-            let left = servers_left(&seen.observed);
-            if !left.is_empty() {
-                // Nodes come after their record: it was lost, with all that had a copy of it.
-                record.initialised = true;
-                record.joined = left.into_iter().chain(0..self.request.spec.servers.replicas).collect();
-            }
-            // Kept for the further rounds of this step: allocation is not repeated.
-            self.next_record = Some(record.clone());
-            return Ok(record);
-        };
-        if known.engine_id != self.engine.id {
-            return Err(plan::engine_mismatch(&known.engine_id, &self.engine.id).into());
-        }
-        let adopter = self.request.adopter.as_ref();
-        plan::refuse_other_keeper(known.keeper.as_ref(), &self.request.identity, adopter)?;
-        self.refuse_other_token(&known)?;
-        let guest = match &self.input.internal {
-            InternalAccess::Join { network } if known.guest.as_ref().map(|g| &g.network) != Some(network) => {
-                let input = self.input.clone();
-                plan::allocate_guest(&input, self.host_facts().await?)?
-            }
-            InternalAccess::Join { .. } => known.guest.clone(),
-            InternalAccess::None | InternalAccess::Gateway => None,
-        };
-        let explicit = self.request.spec.api.as_ref().and_then(|api| api.host_port);
-        let api_port = match explicit.filter(|port| *port != known.api_port) {
-            // Asked before the load balancer is replaced: one that cannot start helps nobody.
-            Some(_) => {
-                let input = self.input.clone();
-                plan::next_port(&known, &input, self.host_facts().await?)?.api_port
-            }
-            None => known.api_port,
-        };
-        let known = self.recovered(known, seen).await?;
-        let record = known.changed(|r| {
-            if !r.initialised || r.servers == 0 {
-                r.servers = self.request.spec.servers.replicas;
-            }
-            r.guest = guest;
-            r.keeper = adopter.map(|adopter| adopter.keeper.clone());
-            r.api_port = api_port;
-            if self.request.keep_spec.is_some() {
-                r.spec = self.request.keep_spec.clone();
-            }
-        });
-        self.next_record = Some(record.clone());
-        Ok(record)
-    }
-
-    /// The record as the cluster's objects remember it, where its volume is gone. What happened since
-    /// they were made is not in it: the safe guess is that it has served, with every server that it was to
-    /// have, also those of which nothing is left.
-    fn remembered(&self, observed: &Observed) -> Option<Record> {
-        let remembered = observed.remembered()?;
-        Some(remembered.changed(|r| {
-            r.initialised = true;
-            r.joined = servers_left(observed).into_iter().chain(0..r.servers).collect();
-            r.spec.clone_from(&self.request.keep_spec);
-        }))
-    }
-
-    /// A cluster that has served, and of whose servers nothing at all is left, is not begun anew. Only to
-    /// refuse something is a former report believed.
-    fn refuse_vanished(&self, observed: &Observed) -> Result<(), Blocked> {
-        match &self.request.former.version {
-            Some(version) if servers_left(observed).is_empty() => Err(plan::data_lost(&format!(
-                "the cluster ran {version} on this Docker engine, and nothing of its servers is left there"
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// The record with the recovery that the request wishes for, each wish once.
-    async fn recovered(&self, known: Record, seen: &Seen) -> Result<Record, Stop> {
-        let Some(wish) = &self.request.recover else { return Ok(known) };
-        if self.read_only || known.recover_nonce.as_ref() == Some(&wish.nonce) {
-            return Ok(known);
-        }
-        let data = self.look_at_data(&known, &seen.observed, Look::When).await?;
-        let observed = Observed { data: Some(data), ..seen.observed.clone() };
-        let identity = &self.request.identity;
-        let record = plan::recover(identity, &known, &observed, wish)?;
-        let begun = record.recovery.as_ref().filter(|recovery| known.recovery.as_ref() != Some(recovery));
-        (self.world.progress)(&match begun {
-            Some(recovery) => format!(
-                "keeping the data of {}; the other servers join it as new members",
-                identity.node_name(plan::SERVER_POOL, recovery.survivor)
-            ),
-            None => "enough servers have their data: nothing is given up".to_owned(),
-        });
-        Ok(record)
-    }
-
-    fn refuse_other_token(&self, record: &Record) -> Result<(), Blocked> {
-        let (Some(token), Some(mac)) = (self.input.token(), &record.token_mac) else { return Ok(()) };
-        if plan::mac(&record.salt, token.expose()) == *mac {
-            return Ok(());
-        }
-        Err(Blocked::new(
-            Reason::TokenChanged,
-            "spec.tokenSecretRef: the Secret holds another token than the one the cluster was made with; put the former one back (the cluster keeps using it)",
-        ))
     }
 
     /// Addresses that others have in a network which is not ours, where a node still needs one.
@@ -296,7 +181,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     }
 
     /// Adds the host's own routes to what is known: only a subnet is picked by them.
-    async fn learn_routes(&mut self) -> Result<(), Stop> {
+    pub(super) async fn learn_routes(&mut self) -> Result<(), Stop> {
         self.host_facts().await?;
         let routes = self.routes().await?;
         self.host.get_or_insert_default().routes = routes;
@@ -371,38 +256,4 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
     fn may_pick_subnet(&self, record: &Record, seen: &Seen) -> bool {
         self.request.spec.network.is_none() && !record.initialised && seen.observed.members().is_empty()
     }
-
-    /// Notes in the record that a server was Ready, and with which version. Returns whether
-    /// there is something to write.
-    pub fn note_success(&mut self, seen: &Seen) -> bool {
-        let (Some(record), Some(Ok(nodes))) = (&seen.record, &seen.nodes) else { return false };
-        let servers: BTreeMap<&str, u32> = seen
-            .nodes_wanted()
-            .filter(|(_, node)| node.role == Role::Server)
-            .filter_map(|(want, node)| Some((&*node.node_name, want.labels.get(label::INDEX)?.parse().ok()?)))
-            .collect();
-        let ready: Vec<&NodeFacts> =
-            nodes.iter().filter(|n| n.ready && servers.contains_key(n.name.as_str())).collect();
-        // Of equals the last counts: v1.36.1+k3s2 over v1.36.1+k3s1.
-        let highest = record
-            .highest_version
-            .iter()
-            .chain(ready.iter().map(|n| &n.version))
-            .cloned()
-            .max_by_key(|version| plan::version_numbers(version));
-        let next = record.changed(|r| {
-            r.initialised |= !ready.is_empty();
-            r.joined.extend(ready.iter().filter_map(|node| servers.get(node.name.as_str())));
-            r.highest_version = highest;
-        });
-        let news = next != *record;
-        self.next_record = Some(next);
-        news
-    }
-}
-
-/// The servers that have a data volume.
-fn servers_left(observed: &Observed) -> Vec<u32> {
-    let servers = observed.members().into_iter().filter(|m| m.pool == plan::SERVER_POOL);
-    servers.map(|m| m.index).collect()
 }

@@ -94,6 +94,7 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         access: seen.access,
         url: seen.url,
         imports: seen.images.map(|images| images.imports).unwrap_or_default(),
+        initialised,
         changes: seen.changes,
         recheck,
         status,
@@ -249,6 +250,10 @@ fn judge(status: &K3sClusterStatus, seen: &Seen, end: &Result<(), Stop>) -> Verd
             match (&seen.nodes, waiting) {
                 (Some(Ok(_)), None) if seen.out_of_step.is_some() => {
                     verdict(Some(false), Reason::Progressing, seen.out_of_step.clone().unwrap_or_default())
+                }
+                (Some(Ok(_)), None) if seen.recheck.is_some() => {
+                    let message = "every node is Ready, and what is to be changed waits for its turn";
+                    verdict(Some(false), Reason::Progressing, message.into())
                 }
                 (Some(Ok(_)), None) => judge_images(seen)
                     .unwrap_or_else(|| verdict(Some(true), Reason::Ready, "every node is Ready".into())),

@@ -6,7 +6,7 @@ use super::docker::{Docker, SimContainer, SimVolume, busy, not_found, refused};
 use crate::{
     api::{Protocol, label},
     engine::{EngineError, Probe, Result},
-    k3s::ETCD_NAME_PATH,
+    k3s::{ETCD_DATABASE_PATH, ETCD_LOG_PATH},
     plan::{ContainerState, ContainerWant, FileWant, HostPort, MountSource, VolumeWant},
 };
 
@@ -197,12 +197,20 @@ impl Docker {
         Ok(())
     }
 
+    pub fn has_path(&self, id: &str, path: &str) -> bool {
+        let etcd = || {
+            let container = self.containers.values().find(|c| c.id == id)?;
+            let (volume, _) = self.place(container, path)?;
+            self.volumes.get(volume)?.etcd.as_ref()
+        };
+        match path {
+            ETCD_DATABASE_PATH | ETCD_LOG_PATH => etcd().is_some(),
+            _ => self.read_file(id, path).is_some(),
+        }
+    }
+
     pub fn read_file(&self, id: &str, path: &str) -> Option<Vec<u8>> {
         let container = self.containers.values().find(|c| c.id == id)?;
-        if path == ETCD_NAME_PATH {
-            let (volume, _) = self.place(container, path)?;
-            return self.volumes.get(volume)?.etcd.is_some().then(|| container.want.hostname.clone().into());
-        }
         let file = match self.place(container, path) {
             Some((volume, rest)) => self.volumes.get(volume)?.files.get(&rest)?,
             None => container.files.get(path)?,

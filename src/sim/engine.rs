@@ -291,6 +291,10 @@ impl Engine for SimEngine {
         self.ask("read file", |docker| docker.read_file(id, path)).await
     }
 
+    async fn has_path(&self, id: &str, path: &str) -> Result<bool> {
+        self.ask("look for file", |docker| docker.has_path(id, path)).await
+    }
+
     /// The worst a process could write: all it was told.
     async fn logs(&self, id: &str, _lines: usize) -> Result<String> {
         let talk = |docker: &mut Docker| {

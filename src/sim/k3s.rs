@@ -204,6 +204,10 @@ impl Docker {
                 continue;
             }
             if config.role == Role::Server && self.etcd_of(&node).is_none() {
+                if !self.has_quorum(etcd) {
+                    // Nobody is made a member.
+                    continue;
+                }
                 // Another of that name is a member already: k3s refuses the second.
                 if !self.members.entry(etcd.id.clone()).or_default().insert(node.want.hostname.clone()) {
                     continue;

@@ -198,3 +198,113 @@ fn where_only_volumes_are_left_no_other_cluster_is_founded() {
     assert_eq!(members(&lab), 3);
     assert_eq!(lab.engine.docker().broken, [""; 0]);
 }
+
+/// The second goes before the first, which has begun anew, is a member: it never will be.
+#[test]
+fn two_that_are_lost_one_after_the_other_are_reported_and_recovered() {
+    for pass in [0, 90] {
+        let draft = three();
+        let mut lab = ready(&draft);
+        lab.pass(std::time::Duration::from_mins(30));
+        lab.engine.docker().boot_millis = 600_000;
+        lose(&mut lab, &SERVERS[..1], true);
+        lab.step(&draft, &dev());
+        assert_eq!(members(&lab), 2, "it was forgotten, and has yet to join");
+        lab.pass(std::time::Duration::from_secs(pass));
+        lose(&mut lab, &SERVERS[1..2], true);
+        lab.engine.docker().boot_millis = 1000;
+        let outcome = steps(&mut lab, &draft, None);
+        assert_eq!(reason(&outcome), "QuorumLost", "after {pass} s: {}", message(&outcome));
+        let outcome = steps(&mut lab, &draft, Some("now"));
+        assert_eq!(reason(&outcome), "Ready", "after {pass} s: {}", message(&outcome));
+        assert_eq!(members(&lab), 3);
+        assert_eq!(lab.engine.docker().broken, [""; 0]);
+    }
+}
+
+fn records(lab: &Lab) -> Vec<String> {
+    let docker = lab.engine.docker();
+    let ours = docker.volumes.iter().filter(|(_, v)| dev().owns(&v.labels));
+    ours.filter(|(_, v)| v.labels.contains_key(label::RECORD)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Whether the wish was noted is lost with the record, as `docker volume prune` takes both.
+#[test]
+fn a_wish_that_lies_there_is_not_carried_out_for_want_of_a_record() {
+    let draft = three();
+    let mut lab = ready(&draft);
+    assert_eq!(reason(&steps(&mut lab, &draft, Some("stale"))), "Ready");
+    lose(&mut lab, &[SERVERS[0], SERVERS[2]], true);
+    for name in records(&lab) {
+        lab.engine.docker().volumes.remove(&name);
+    }
+    let outcome = steps(&mut lab, &draft, Some("stale"));
+    assert_eq!(reason(&outcome), "QuorumLost", "{}", message(&outcome));
+    assert_eq!(reason(&steps(&mut lab, &draft, Some("stale"))), "QuorumLost");
+    assert_eq!(reason(&steps(&mut lab, &draft, Some("again"))), "Ready");
+    assert_eq!(members(&lab), 3);
+}
+
+/// As after an apply that did not wait until it was Ready.
+#[test]
+fn a_cluster_that_was_never_seen_ready_is_not_founded_beside_itself() {
+    let draft = three();
+    let mut lab = ready(&draft);
+    let unseen = crate::plan::Record {
+        initialised: false,
+        joined: Default::default(),
+        highest_version: None,
+        ..super::projection::record(&lab.engine.docker(), &dev()).unwrap()
+    };
+    for name in records(&lab) {
+        lab.engine.docker().volumes.remove(&name);
+    }
+    let volume = unseen.volume(&dev());
+    let made = crate::engine::Engine::create_volume(&lab.engine, &volume);
+    lab.run(made).unwrap().unwrap();
+    lose(&mut lab, &SERVERS[..1], true);
+    let outcome = steps(&mut lab, &draft, None);
+    assert!(is_ready(&outcome), "{}", message(&outcome));
+    assert_eq!(members(&lab), 3, "one etcd");
+    assert_eq!(lab.engine.docker().broken, [""; 0]);
+}
+
+/// A node that runs on after its volumes were emptied is replaced for another reason: its name is taken
+/// until the cluster has forgotten it.
+#[test]
+fn what_is_replaced_without_its_data_is_forgotten_first() {
+    let draft = three();
+    let mut lab = ready(&draft);
+    let name = dev().object_name("dev-agent-0");
+    {
+        let mut docker = lab.engine.docker();
+        let own: Vec<String> = docker.containers[&name].volumes.values().cloned().collect();
+        own.iter().for_each(|volume| docker.volumes.get_mut(volume).unwrap().files.clear());
+        let agent = docker.containers.get_mut(&name).unwrap();
+        agent.want.labels.insert(label::HASH.into(), "former".into());
+    }
+    lab.pass(std::time::Duration::from_mins(5));
+    let forgotten = lab.engine.docker().nodes.clone();
+    lab.step(&draft, &dev());
+    let docker = lab.engine.docker();
+    assert!(forgotten.values().any(|nodes| nodes.contains_key("dev-agent-0")));
+    assert!(!docker.nodes.values().any(|nodes| nodes.contains_key("dev-agent-0")), "{:?}", docker.nodes);
+}
+
+/// A copy of k3s's own data lacks what k3nest has beside it.
+#[test]
+fn a_server_without_its_token_is_started_anew_with_it() {
+    let draft = Draft::default();
+    let mut lab = ready(&draft);
+    let name = dev().object_name(SERVERS[0]);
+    {
+        let mut docker = lab.engine.docker();
+        let data = docker.volumes.get_mut(&dev().object_name("dev-server-0-data")).unwrap();
+        let token = data.files.remove("/k3nest/token").expect("every node has it there");
+        data.files.insert("/server/token".into(), token);
+        docker.containers.get_mut(&name).unwrap().state = ContainerState::Restarting;
+    }
+    let outcome = steps(&mut lab, &draft, None);
+    assert!(is_ready(&outcome), "{}", message(&outcome));
+    assert_eq!(lab.engine.docker().broken, [""; 0]);
+}

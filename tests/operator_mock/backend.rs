@@ -103,6 +103,7 @@ impl Backend for FakeBackend {
             internal_candidates: vec![([10, 112, 0, 1].into(), 16443), ([10, 112, 0, 9].into(), 6443)],
             url: None,
             imports: Vec::new(),
+            initialised: up,
             changes: 0,
             recheck: None,
             coming_up: None,

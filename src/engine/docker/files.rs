@@ -3,7 +3,9 @@
 //! A path below a tmpfs of the container cannot be reached this way: the tmpfs exists only inside
 //! the running container.
 
-use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, DownloadFromContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use std::{
@@ -85,6 +87,23 @@ pub(super) async fn read(docker: &Docker, id: &str, path: &str) -> Result<Option
         }
     }
     Err(call.refused("too many symbolic links"))
+}
+
+/// Whether there is something at `path`; false if path or container is not there.
+pub(super) async fn is_there(docker: &Docker, id: &str, path: &str) -> Result<bool> {
+    let name = format!("{path} of container {id}");
+    let call = Call::new("look for", "", &name);
+    let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
+    let found = docker
+        .call(&call, limits::QUESTION, |client| async move {
+            client.get_container_archive_info(id, Some(options)).await
+        })
+        .await;
+    match found {
+        Ok(_) => Ok(true),
+        Err(EngineError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn download(docker: &Docker, id: &str, call: &Call<'_>, path: &Path) -> Result<Option<Vec<u8>>> {

@@ -130,6 +130,10 @@ impl Engine for Docker {
         files::read(self, id, path).await
     }
 
+    async fn has_path(&self, id: &str, path: &str) -> Result<bool> {
+        files::is_there(self, id, path).await
+    }
+
     async fn logs(&self, id: &str, lines: usize) -> Result<String> {
         exec::logs(self, id, lines).await
     }

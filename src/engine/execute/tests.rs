@@ -109,6 +109,9 @@ impl Engine for FakeEngine {
     async fn read_file(&self, _: &str, _: &str) -> Result<Option<Vec<u8>>> {
         unimplemented!()
     }
+    async fn has_path(&self, _: &str, _: &str) -> Result<bool> {
+        unimplemented!()
+    }
     async fn logs(&self, _: &str, _: usize) -> Result<String> {
         unimplemented!()
     }

@@ -6,6 +6,7 @@ use crate::{
     api::{Role, label},
     plan::{
         Action, Container, ContainerState, ContainerWant, DataState, Desired, NodeConfig, Observed, Plan,
+        Record,
     },
 };
 
@@ -17,9 +18,12 @@ pub(super) fn is_server(want: &ContainerWant) -> bool {
 /// again, and so is the survivor of a recovery, before the record says so: Docker restarts a container as it
 /// was told last.
 pub(super) fn plan_told(plan: &mut Plan, desired: &Desired, observed: &Observed) -> Vec<usize> {
-    let Some(former) = observed.record() else { return Vec::new() };
-    let founder = (desired.record.initialised && !former.initialised).then_some(0);
-    let survivor = former.recovering().filter(|_| desired.record.recovering().is_none());
+    let former = observed.record();
+    // Where the record was lost, nobody knows whether it was told.
+    let initialised = former.as_ref().is_some_and(|former| former.initialised);
+    let founder = (desired.record.initialised && !initialised).then_some(0);
+    let recovering = former.as_ref().and_then(Record::recovering);
+    let survivor = recovering.filter(|_| desired.record.recovering().is_none());
     let Some(index) = survivor.map(|recovery| recovery.survivor).or(founder) else { return Vec::new() };
     let index = index.to_string();
     let mut servers = desired.containers.iter().filter(|want| is_server(want));
@@ -81,7 +85,9 @@ pub(super) fn rebirth(
         plan.depends_on_data = true;
         return Rebirth::Wait;
     }
-    if !desired.record.initialised || state == Some(ContainerState::Running) {
+    let runs = state == Some(ContainerState::Running);
+    let replaced = runs && matches!(verdict(want, observed), Verdict::Replace(_));
+    if !desired.record.initialised || (runs && !replaced) {
         return Rebirth::No;
     }
     if desired.record.recovering().is_some() && is_server(want) && !node.begins.resets {
@@ -89,7 +95,9 @@ pub(super) fn rebirth(
         plan.depends_on_nodes = true;
         return Rebirth::Wait;
     }
-    match data {
+    // What runs may have lost its data without knowing.
+    let unseen = replaced && observed.data.is_none() && data == DataState::Kept;
+    match if unseen { DataState::Unknown } else { data } {
         DataState::Kept => return Rebirth::No,
         DataState::Empty => {}
         DataState::Unknown => {

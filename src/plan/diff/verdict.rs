@@ -33,6 +33,8 @@ pub(super) fn verdict<'a>(want: &ContainerWant, observed: &'a Observed) -> Verdi
         ContainerState::Exited | ContainerState::Restarting if has_no_data(want, observed) => {
             Verdict::Replace(container)
         }
+        // Docker restarts it in vain: what is written before a start of ours is missing.
+        ContainerState::Restarting if has_no_token(want, observed) => Verdict::Replace(container),
         ContainerState::Exited => Verdict::Start(container),
         // Docker restarts it in vain.
         ContainerState::Restarting if want.node().is_none() && !is_loaded(want, observed) => {
@@ -65,6 +67,11 @@ pub(super) fn is_attached(want: &ContainerWant, container: &Container) -> bool {
 pub(super) fn has_no_data(want: &ContainerWant, observed: &Observed) -> bool {
     let state = |node: &NodeConfig| observed.data_of(node.role, &want.hostname, &want.name);
     want.node().is_some_and(|node| state(node) == DataState::Empty)
+}
+
+/// Whether a node's data is there but for the token, as in a copy of k3s's own data that was put back.
+fn has_no_token(want: &ContainerWant, observed: &Observed) -> bool {
+    want.node().is_some() && observed.found_of(&want.hostname).is_some_and(|data| !data.token)
 }
 
 /// Whether a load balancer has loaded what it should forward.

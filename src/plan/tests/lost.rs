@@ -249,6 +249,52 @@ fn a_recovery_keeps_the_data_that_was_written_last() {
     assert!(refused.message.contains("write dev-server-0 or dev-server-3"), "{refused}");
 }
 
+/// What lies there may be of no use to etcd, which nobody but a person can say.
+#[test]
+fn who_names_a_survivor_is_believed_where_the_api_does_not_answer() {
+    let (_, mut observed) = world(&three());
+    let recover = |observed: &Observed, from| recover(&identity(), &three(), observed, &wish(from)).unwrap();
+    assert_eq!(recover(&observed, Some("dev-server-1")).recovery.unwrap().survivor, 1);
+    assert_eq!(recover(&observed, None).recovery, None);
+    observed.nodes = nodes(&[("dev-server-0", true)]);
+    assert_eq!(recover(&observed, Some("dev-server-1")).recovery, None);
+}
+
+/// Fewer of them may be members than the record knows of.
+#[test]
+fn a_quorum_that_answers_is_not_said_to_be_lost() {
+    let (want, mut observed) = world(&three());
+    lose(&mut observed, "dev-server-0");
+    lose(&mut observed, "dev-server-2");
+    let before = plan(&want, &observed);
+    assert_eq!(blocked(&before).0, Reason::QuorumLost);
+    assert!(before.depends_on_nodes, "the API is asked first");
+    observed.nodes = nodes(&[("dev-server-1", true)]);
+    assert_eq!(plan(&want, &observed).blocked, None);
+}
+
+#[test]
+fn a_record_that_was_lost_is_written_before_anything_is_judged() {
+    let (want, mut observed) = world(&three());
+    observed.volumes.retain(|v| v.role() != Some(Role::Record));
+    for node in ["dev-server-0", "dev-server-1"] {
+        lose(&mut observed, node);
+    }
+    let record = "create volume k3nest-default-dev-record-1-2f0c7a51";
+    assert_eq!(text(&plan(&want, &observed)), [record]);
+    // Where nothing is left of its nodes, nothing is made.
+    observed.volumes.clear();
+    observed.containers.clear();
+    assert_eq!(blocked(&plan(&want, &observed)).0, Reason::DataLost);
+    // Who founded it is told first.
+    let (want, mut observed) = world(&three());
+    observed.volumes.retain(|v| v.role() != Some(Role::Record));
+    assert_eq!(
+        text(&plan(&want, &observed)),
+        [format!("tell node {}", SERVERS[0]), format!("{record} after [0]")]
+    );
+}
+
 /// A wish that lies around must not be carried out when the quorum is lost some day.
 #[test]
 fn a_wish_where_nothing_is_lost_is_noted_and_forgotten() {
