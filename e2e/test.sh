@@ -102,7 +102,8 @@ stage walks 60 "" make soak N=20000
 stage contract 30 fixtures bash -c contract
 stage e2e-cli 30 fixtures cargo test --locked --test e2e
 stage e2e-operator 30 fixtures cargo test --locked --test e2e_operator
-# Two scenarios at once, of up to six clusters each: bounds are doubled, times are in the log.
+# Two scenarios at once, of up to seven clusters each: bounds are doubled, which a scenario may need
+# twice. Times are in the log.
 K3NEST_E2E_TIME_FACTOR=2 stage e2e-faults 75 fixtures cargo test --locked --test e2e_faults
 for script in e2e/*.sh; do
   name=$(basename "$script" .sh)

@@ -65,7 +65,8 @@ impl Drop for Machine {
 }
 
 impl Machine {
-    /// Containers of all clusters on it with the label `key=value`: what must not change over a crash.
+    /// Containers of all clusters on it with the label `key=value`: what must not change over a crash, once
+    /// all of them run.
     pub fn made(&self, label: &str) -> Vec<String> {
         let filter = format!("label=k3nest.dev/{label}");
         let ids = self.docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]).ok();
@@ -120,13 +121,15 @@ impl Machine {
     }
 }
 
-/// What of a container has to outlive Docker's death.
+/// What of a container that runs has to outlive Docker's death: as it was asked for, and as it came to be.
 fn lasting(container: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let networks = container["NetworkSettings"]["Networks"].as_object().cloned().unwrap_or_default();
     let addresses: Vec<String> = networks
         .iter()
-        .map(|(name, place)| format!("{name} {}", text(&place["IPAMConfig"]["IPv4Address"])))
+        .map(|(name, place)| {
+            format!("{name} {} {}", text(&place["IPAMConfig"]["IPv4Address"]), text(&place["IPAddress"]))
+        })
         .collect();
     let mounts = container["Mounts"].as_array().cloned().unwrap_or_default();
     let mut volumes: Vec<String> = mounts
@@ -134,8 +137,8 @@ fn lasting(container: &Value) -> String {
         .map(|mount| format!("{} {}", text(&mount["Name"]), text(&mount["Destination"])))
         .collect();
     volumes.sort();
-    let ports = &container["HostConfig"]["PortBindings"];
-    format!("{} {addresses:?} {ports} {volumes:?}", text(&container["Name"]))
+    let (asked, ports) = (&container["HostConfig"]["PortBindings"], &container["NetworkSettings"]["Ports"]);
+    format!("{} {addresses:?} {asked} {ports} {volumes:?}", text(&container["Name"]))
 }
 
 /// Where an operator on the machine finds the API server of [`host`], which is not on it.

@@ -7,13 +7,12 @@
 //! a few; n grows until a life was not disturbed at all. What has to be the same is written down in
 //! [`projection`].
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use crate::{
     harness::{
         Cluster, Nest, Story,
         command::PATIENCE,
-        docker::docker,
         projection,
         proxy::{Fate, Request},
         victim::Victim,
@@ -46,19 +45,15 @@ struct Told {
 pub fn cli() {
     every_life_ends_alike(&Story::new("killed_at_every_call_cli"), |n| {
         let life = ByHand::new(&format!("kill{n}"));
-        let mut nameless = Nameless::default();
         let file = life.cluster().write(PAIR);
         let made = killed_verb(n, &life, &["apply", "-f", &file]);
         let half = life.cluster().all_objects().len();
-        nameless.note(life.cluster());
         assert_eq!(life.make(PAIR), [""; 0]);
         has_three_containers(life.cluster(), || drop(life.make(PAIR)));
-        nameless.note(life.cluster());
         let seen = life.seen();
         let removed = killed_verb(n, &life, &["delete", &life.cluster().name]);
         let left = life.cluster().all_objects().len();
         assert_eq!(life.remove(), [""; 0]);
-        nameless.are_gone();
         Told {
             undisturbed: made.is_none() && removed.is_none(),
             seen,
@@ -89,16 +84,13 @@ fn nth_change(n: usize, life: &impl Life) -> Option<Request> {
 pub fn operator() {
     every_life_ends_alike(&Story::new("killed_at_every_call_operator"), |n| {
         let life = Kept::new(&format!("kill{n}"));
-        let mut nameless = Nameless::default();
         life.proxy().set_rule(kill_at(n, &life.operator.victim));
         life.make(PAIR);
-        nameless.note(life.cluster());
         has_three_containers(life.cluster(), || ());
         let made = nth_change(n, &life).filter(|_| life.operator.victim.kills() == 1);
         let seen = life.seen();
         life.proxy().set_rule(kill_at(n, &life.operator.victim));
         life.remove();
-        nameless.are_gone();
         life.operator.ended_by_kills_only();
         let kills = life.operator.victim.kills();
         let removed = nth_change(n, &life).filter(|_| kills > usize::from(made.is_some()));
@@ -141,21 +133,4 @@ fn has_three_containers(cluster: &Cluster, look_again: impl Fn()) {
 
 fn words(killed_at: &Option<Request>) -> String {
     killed_at.as_ref().map_or("undisturbed".into(), |request| format!("killed after {}", request.kind()))
-}
-
-/// Volumes without a name that were seen in containers of a cluster.
-#[derive(Default)]
-struct Nameless(BTreeSet<String>);
-
-impl Nameless {
-    fn note(&mut self, cluster: &Cluster) {
-        self.0.extend(projection::anonymous_volumes(cluster));
-    }
-
-    #[track_caller]
-    fn are_gone(&self) {
-        let left = self.0.iter().filter(|name| docker(&["volume", "inspect", name]).code == 0);
-        let left: Vec<&String> = left.collect();
-        assert!(left.is_empty(), "volumes without a name were left: {left:?}");
-    }
 }

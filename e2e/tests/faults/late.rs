@@ -2,7 +2,7 @@
 //! whoever asked is gone and another has done the work.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
 use crate::{
     harness::{
         Story,
-        proxy::{Fate, Gate, Request},
+        proxy::{Fate, Gate, Proxy, Request},
     },
     lives::{ByHand, Kept, Life, PAIR, for_each},
 };
@@ -21,11 +21,13 @@ use crate::{
 /// How late.
 const LATE: Duration = Duration::from_secs(60);
 
-/// The cluster of the lives that wait a minute: many come up at once.
-const ALONE: &str = "";
+/// Lives that share out the calls that come a minute late, all at once: they wait, most of the time before
+/// their nodes run.
+const LIVES: usize = 7;
 
-/// Lives at once: they wait.
-const AT_ONCE: usize = 6;
+/// Questions that are asked at once are given up at once, and asked again: of those that come so soon after
+/// one that is late, none is, since that would be hidden.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The command line.
 pub fn cli() {
@@ -37,45 +39,111 @@ pub fn operator() {
     by_a_minute(&Story::new("late_by_a_minute_operator"), Kept::new);
 }
 
-/// Each kind of call comes a minute late once, in a life of its own. Questions are bounded to half of
-/// that, and asked again; changes are given longer, and simply go on.
+/// Each kind of call comes a minute late once while a cluster is made, and once while it is removed, some
+/// one after the other in one life. Questions are bounded to half of that, and asked again; changes are
+/// given longer, and simply go on.
 fn by_a_minute<L: Life>(story: &Story, new: impl Fn(&str) -> L + Sync) {
     let first = new("late");
     first.proxy().set_rule(|_| Fate::Pass);
-    first.make(ALONE);
+    first.make(PAIR);
+    let made = calls(first.proxy());
     let expected = first.seen();
+    // What is still asked of the cluster that was made is no part of its removal.
+    first.falls_silent();
+    first.proxy().set_rule(|_| Fate::Pass);
     first.remove();
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    // Late subscriptions to events are among those of `events_lost`.
-    let requests = first.proxy().requests_of_rule().into_iter().filter(|request| !request.is_events());
-    requests.for_each(|request| *kinds.entry(request.kind()).or_default() += 1);
-    let kinds: Vec<String> = kinds.into_keys().collect();
-    story.tell(&format!("{} kinds of calls: {}", kinds.len(), kinds.join(", ")));
+    let removed = calls(first.proxy());
+    drop(first);
+    story.tell(&format!("it is made by {}: {}", made.len(), made.join(", ")));
+    story.tell(&format!("and removed by {}: {}", removed.len(), removed.join(", ")));
 
-    for_each(&kinds, AT_ONCE, |kind| {
+    // Dealt out from both ends, so that no life waits much longer than the others.
+    let dealt =
+        |calls: &[String], to: usize| calls.iter().skip(to).step_by(LIVES).cloned().collect::<Vec<_>>();
+    let shares: Vec<_> =
+        (0..LIVES).map(|life| (dealt(&made, life), dealt(&removed, LIVES - 1 - life))).collect();
+    for_each(&shares, LIVES, |(made, removed)| {
         let (life, began) = (new("late"), Instant::now());
-        let late = Arc::new(Mutex::new(None));
-        let (wanted, once) = (kind.clone(), late.clone());
-        life.proxy().set_rule(move |request| {
-            let mut late = once.lock().expect("no panic while it is held");
-            if request.kind() != wanted || late.is_some() {
-                return Fate::Pass;
-            }
-            *late = Some(request.clone());
-            Fate::Late(LATE)
-        });
-        let mut complaints = life.make(ALONE);
+        let (came, went) = (Came::default(), Came::default());
+        life.proxy().set_rule(late(made, &came));
+        let mut complaints = life.make(PAIR);
         let ready = began.elapsed();
+        all_came(made, &came);
         life.comes_to(&expected, || ());
+        life.falls_silent();
+        life.proxy().set_rule(late(removed, &went));
         complaints.extend(life.remove());
-        let late = late.lock().expect("no panic while it is held").clone();
-        let late = late.unwrap_or_else(|| panic!("no call was {kind}"));
+        all_came(removed, &went);
         life.cluster().is_gone();
         story.tell(&format!(
-            "{late} late: Ready after {ready:.1?}, gone after {:.1?}, {complaints:?}",
+            "{made:?} late: Ready after {ready:.1?}; {removed:?} late: gone after {:.1?}; {complaints:?}",
             began.elapsed()
         ));
     });
+}
+
+/// Calls that have come late.
+type Came = Arc<Mutex<BTreeSet<String>>>;
+
+/// Lets each of `calls` come late once.
+fn late(calls: &[String], came: &Came) -> impl Fn(&Request) -> Fate + Send + Sync + use<> {
+    let (calls, came) = (calls.to_vec(), came.clone());
+    let state = Mutex::new((Told::default(), None::<Instant>));
+    move |request| {
+        let mut state = state.lock().expect("no panic while it is held");
+        let (told, asked) = &mut *state;
+        let call = told.call(request);
+        let is_hidden = !request.changes() && asked.is_some_and(|at| at.elapsed() < TOGETHER);
+        let mut came = came.lock().expect("no panic while it is held");
+        if is_hidden || !calls.contains(&call) || !came.insert(call) {
+            return Fate::Pass;
+        }
+        if !request.changes() {
+            *asked = Some(Instant::now());
+        }
+        Fate::Late(LATE)
+    }
+}
+
+#[track_caller]
+fn all_came(calls: &[String], came: &Came) {
+    let came = came.lock().expect("no panic while it is held");
+    let missing: Vec<&String> = calls.iter().filter(|call| !came.contains(*call)).collect();
+    assert!(missing.is_empty(), "no call was {missing:?}");
+}
+
+/// The calls since the rule in force came, each once: first those that take longest when they are late.
+fn calls(proxy: &Proxy) -> Vec<String> {
+    let (requests, mut told) = (proxy.requests_of_rule(), Told::default());
+    // Late subscriptions to events are among those of `events_lost`.
+    let requests = requests.iter().filter(|request| !request.is_events());
+    let all: BTreeSet<_> = requests.map(|request| (request.method == "GET", told.call(request))).collect();
+    all.into_iter().map(|(_, call)| call).collect()
+}
+
+/// Tells calls apart: by their kind, and where a probe makes the same, which comes first, by whose it is.
+#[derive(Default)]
+struct Told {
+    /// Containers that files were written into.
+    written: BTreeSet<String>,
+}
+
+impl Told {
+    fn call(&mut self, request: &Request) -> String {
+        let kind = request.kind();
+        let container = request.bare_path().split('/').nth(2).unwrap_or_default();
+        let is_probe = match kind.as_str() {
+            "PUT /containers/*/archive" => {
+                self.written.insert(container.to_owned());
+                false
+            }
+            "POST /containers/create" => request.path.contains("-probe-"),
+            // Everything else is told something before it starts.
+            "POST /containers/*/start" => !self.written.contains(container),
+            _ => false,
+        };
+        if is_probe { kind + " of a probe" } else { kind }
+    }
 }
 
 /// A call that is still on its way when whoever made it has died.

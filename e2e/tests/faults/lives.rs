@@ -18,6 +18,7 @@ use crate::{
         proxy::{Fate, Proxy},
         within,
     },
+    host::host,
     process::Operator,
     space::Space,
     tenant::Tenant,
@@ -234,9 +235,16 @@ pub struct Kept {
 impl Kept {
     /// A namespace with an operator that hears of Docker's events; the cluster is not there yet.
     pub fn new(what: &str) -> Self {
+        Self::with(what, &[])
+    }
+
+    /// The same, with more in the operator's environment.
+    pub fn with(what: &str, env: &[(&str, &str)]) -> Self {
         let space = Space::new(what);
         let tenant = Tenant::new(what, &space);
-        let operator = Operator::start(&space.name, Proxy::new());
+        let address = host().node_address.clone();
+        let env = [&[("HOST_IP", address.as_str())], env].concat();
+        let operator = Operator::start_with(&space.name, Proxy::new(), &env);
         operator.listens();
         Self { tenant, operator, _space: space }
     }

@@ -35,15 +35,21 @@ mod stream;
 mod walk;
 mod wounds;
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode, thread, time::Duration};
 
 use libtest_mimic::{Arguments, Trial};
 
-use harness::recorder::{self, Recorder};
+use harness::{
+    docker::{docker, nameless_volumes},
+    recorder::{self, Recorder},
+};
 
 /// Scenarios at once unless told otherwise: each has several clusters, and still waits for most of its
 /// time.
 const THREADS: usize = 2;
+
+/// How often what seems to be left is looked at again, after a second each: somebody else's goes.
+const LOOKS: usize = 10;
 
 /// Every scenario by name: the long ones first, so that none of them is alone at the
 /// end, and those that stop a dockerd, of which there is one, apart.
@@ -80,15 +86,32 @@ fn main() -> ExitCode {
         return libtest_mimic::run(&arguments, trials).exit_code();
     }
     recorder::finds_what_is_not_listed();
+    let nameless = nameless_volumes();
     let recorder = Recorder::start();
     let conclusion = libtest_mimic::run(&arguments, trials);
     apart::remove();
     let mut wrong = host::remove();
     let exec = |command: String| format!("a command that e2e/exec-allowlist does not hold: {command}");
     wrong.extend(recorder.end().into_iter().map(exec));
+    wrong.extend(left_behind(&nameless));
     if !wrong.is_empty() {
         eprintln!("over the whole run:\n  {}", wrong.join("\n  "));
         return ExitCode::FAILURE;
     }
     conclusion.exit_code()
+}
+
+/// Volumes without a name that were not there `before`: of containers that were removed without them.
+fn left_behind(before: &BTreeSet<String>) -> Vec<String> {
+    let mut left: BTreeSet<String> = nameless_volumes().difference(before).cloned().collect();
+    for _ in 0..LOOKS {
+        if left.is_empty() {
+            break;
+        }
+        thread::sleep(Duration::from_secs(1));
+        let now = nameless_volumes();
+        left.retain(|name| now.contains(name));
+    }
+    let made = |name: &String| docker(&["volume", "inspect", "--format", "{{.CreatedAt}}", name]).stdout;
+    left.iter().map(|name| format!("volume {name} was left, made at {}", made(name).trim())).collect()
 }

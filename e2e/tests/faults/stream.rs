@@ -9,7 +9,8 @@ use std::{
 use crate::{
     harness::{
         Story,
-        docker::remove_container,
+        docker::{Foreign, remove_container},
+        pick,
         proxy::{Fate, Request},
         within,
     },
@@ -19,20 +20,41 @@ use crate::{
 /// Within this time of a new stream whatever was missed is acted on.
 const SEEN: Duration = Duration::from_secs(5);
 
-/// How long Docker is away from the operator.
-const AWAY: Duration = Duration::from_secs(4);
+/// How long new streams are refused.
+const REFUSED: Duration = Duration::from_secs(4);
+
+/// How long Docker is away from the operator: then the cluster's own tries, each twice as long after the
+/// last, give or take a fifth, are at 26 to 38 seconds and at 51 to 77, and Docker is looked for every five.
+const AWAY: Duration = Duration::from_secs(39);
+
+/// The operator's wait between two tries may grow as it does by default.
+const LONGEST_RETRY: (&str, &str) = ("K3NEST_LONGEST_RETRY", "60");
+
+/// How long before Docker is back the agent is removed: Kubernetes misses the Node 30 seconds after that at
+/// the earliest.
+const BEFORE: Duration = Duration::from_secs(9);
 
 /// How late a subscription reaches Docker: longer than everything is looked at before, and not so long that
 /// the scenario beside this one makes 256 events meanwhile, which is all that Docker remembers.
 const LATE: Duration = Duration::from_secs(4);
 
-/// How long a stream that is dead without a word may be believed; after 40 seconds the Node is missed.
-const BELIEVED: Duration = Duration::from_secs(75);
+/// How long a stream that is dead without a word may be believed: 30 seconds, on a machine that is busy.
+const BELIEVED: Duration = Duration::from_secs(34);
+
+/// How long an event may be on its way to the operator.
+const HEARD: Duration = Duration::from_secs(1);
+
+/// When the agent is removed meanwhile: late enough that Docker still remembers it, and that Kubernetes
+/// does not miss the Node before the test is over.
+const DEAD: Duration = Duration::from_secs(22);
+
+/// How long to look for what the operator does, late or not.
+const PATIENCE: Duration = Duration::from_secs(75);
 
 /// What becomes of the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accident {
-    /// It ends, and no call gets through for a while.
+    /// It ends, and no call gets through for so long that the cluster's own next try is far.
     Away,
     /// It ends, and only new streams are refused for a while.
     Refused,
@@ -50,9 +72,14 @@ pub fn lost() {
 }
 
 fn meets(story: &Story, accident: Accident) {
-    let life = Kept::new(&format!("{accident:?}").to_lowercase());
+    let life = Kept::with(&format!("{accident:?}").to_lowercase(), &[LONGEST_RETRY]);
     life.make(PAIR);
     life.falls_silent();
+    if accident == Accident::Frozen {
+        // Silence counts from an event on, whosesoever it is.
+        drop(Foreign::volume(&pick::name("event")));
+        thread::sleep(HEARD);
+    }
     let began = Instant::now();
     match accident {
         Accident::Away => life.proxy().set_rule(|_| Fate::Cut),
@@ -67,22 +94,37 @@ fn meets(story: &Story, accident: Accident) {
         _ => life.proxy().drop_streams(Request::is_events),
     };
     assert_eq!(streams, 1, "streams of events");
-    if accident == Accident::Late {
-        life.operator.listens();
-        life.falls_silent();
+    let until = |moment: Duration| thread::sleep(moment.saturating_sub(began.elapsed()));
+    match accident {
+        Accident::Late => {
+            life.operator.listens();
+            life.falls_silent();
+        }
+        Accident::Frozen => until(DEAD),
+        Accident::Away => until(AWAY - BEFORE),
+        Accident::Refused => {}
     }
     remove_container(&life.cluster().container("agent"));
+    let removed = Instant::now();
+    match accident {
+        Accident::Away => until(AWAY),
+        Accident::Refused => until(REFUSED),
+        Accident::Late | Accident::Frozen => {}
+    }
     if matches!(accident, Accident::Away | Accident::Refused) {
-        thread::sleep(AWAY.saturating_sub(began.elapsed()));
         life.proxy().set_rule(|_| Fate::Pass);
     }
+    let listens = life.operator.listens().at;
     let heard = match accident {
-        // Nothing has to be heard for that.
-        Accident::Frozen => began + BELIEVED,
-        Accident::Late => life.operator.listens().at + LATE,
-        _ => life.operator.listens().at,
+        Accident::Frozen => {
+            let believed = listens - began;
+            assert!((DEAD..BELIEVED).contains(&believed), "the dead stream was believed for {believed:?}");
+            listens.max(removed)
+        }
+        Accident::Late => listens + LATE,
+        _ => listens,
     };
-    let acted = within(BELIEVED, "the agent to be made again", || {
+    let acted = within(PATIENCE, "the agent to be made again", || {
         let requests = life.proxy().requests();
         let made = requests.into_iter().find(|r| r.at > began && r.is("POST", "/containers/create"));
         made.ok_or_else(|| "nothing".to_owned())

@@ -1,13 +1,14 @@
 //! The docker command line: what scenarios look at independently of k3nest's own eyes.
 
 use std::{
+    collections::BTreeSet,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::Value;
 
-use super::{Finished, run, within};
+use super::{Finished, projection::is_anonymous, run, within};
 
 /// The workload image: it answers, asks and resolves.
 pub const TOOLS: &str = "k3nest-offline/tools:1";
@@ -52,6 +53,12 @@ pub fn labelled(kind: &str, labels: &[String]) -> Vec<String> {
     let mut names: Vec<String> = docker(&args).ok().lines().map(str::to_owned).collect();
     names.sort();
     names
+}
+
+/// Volumes without a name that no container has. Everything that a test starts takes its own along.
+pub fn nameless_volumes() -> BTreeSet<String> {
+    let listed = docker(&["volume", "ls", "-q", "--filter", "dangling=true"]).ok();
+    listed.lines().filter(|name| is_anonymous(name)).map(str::to_owned).collect()
 }
 
 /// Imports a local image into a node's containerd, as k3s documents it

@@ -62,13 +62,6 @@ pub fn difference(is: &str, should_be: &str) -> Vec<String> {
     [only('+', is, should_be), only('-', should_be, is)].concat()
 }
 
-/// Volumes without a name that containers of `cluster` have: they must go with them.
-pub fn anonymous_volumes(cluster: &Cluster) -> Vec<String> {
-    let mounts = inspected(cluster, "container").into_iter().flat_map(|c| list(&c["Mounts"]));
-    let names = mounts.filter(|mount| mount["Type"] == "volume").filter_map(|mount| name(&mount["Name"]));
-    names.filter(|name| is_anonymous(name)).collect()
-}
-
 /// What Docker says of every object of a kind. One that goes meanwhile is left out.
 fn inspected(cluster: &Cluster, kind: &str) -> Vec<Value> {
     let names = cluster.objects(kind);
@@ -153,7 +146,8 @@ fn labels(all: &Value) -> Value {
     Value::Object(parsed.collect::<Map<_, _>>())
 }
 
-fn is_anonymous(name: &str) -> bool {
+/// Whether Docker has made up this name of a volume.
+pub fn is_anonymous(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
