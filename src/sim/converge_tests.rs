@@ -46,7 +46,7 @@ fn fresh(draft: &Draft) -> String {
     project(&docker, &dev(), draft)
 }
 
-/// What happens, and how many steps are taken before the next, fewer if it is
+/// What happens, which is something at least, and how many steps are taken before the next, fewer if it is
 /// Ready or says what it has lost.
 #[derive(Clone, Debug)]
 struct Act {
@@ -58,8 +58,17 @@ struct Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let steps = prop_oneof![2 => 0..4usize, 1 => Just(40)];
-    let what = (prop::option::of(edit()), prop::option::of(wound()), prop::bool::weighted(0.1), steps);
-    what.prop_map(|(edit, wound, wish, steps)| Act { edit, wound, wish, steps })
+    let (edit, wound) = (edit().prop_map(Some), wound().prop_map(Some));
+    let what = prop_oneof![
+        6 => (edit.clone(), Just(None)),
+        6 => (Just(None), wound.clone()),
+        6 => (edit, wound),
+        1 => (Just(None), Just(None)),
+    ];
+    (what, prop::bool::weighted(0.1), steps).prop_map(|((edit, wound), wish, steps)| {
+        let wish = wish || (edit.is_none() && wound.is_none());
+        Act { edit, wound, wish, steps }
+    })
 }
 
 /// One history of a cluster.
@@ -236,7 +245,7 @@ fn ends_ready(walk: &mut Walk, outcome: &Outcome) -> TestCaseResult {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    prop::collection::vec(act(), 0..6)
+    prop::collection::vec(act(), 1..7)
 }
 
 /// Accidents while it is made, or for longer.
