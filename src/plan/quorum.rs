@@ -86,13 +86,11 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
         let names = members.iter().filter(|(_, s)| **s == state);
         names.map(|(index, _)| identity.node_name(SERVER_POOL, *index)).collect::<Vec<_>>().join(", ")
     };
-    let few = kept < majority(members.len());
-    let outgrown = observed.data.iter().flatten().any(|(_, data)| data.outgrown);
-    // Nobody knows whether they had joined.
-    let doubted = !few && !outgrown;
-    if doubted && observed.nodes.is_some() {
+    if they_agree(observed) {
         return Quorum::Enough;
     }
+    let few = kept < majority(members.len());
+    let outgrown = has_outgrown(observed);
     let why = if few {
         "too few to agree on anything"
     } else if outgrown {
@@ -112,7 +110,19 @@ pub(super) fn quorum(identity: &Identity, record: &Record, observed: &Observed) 
             recovery_command(identity, None),
         ),
     );
-    if doubted { Quorum::Doubted(blocked) } else { Quorum::Lost(blocked) }
+    if outgrown { Quorum::Lost(blocked) } else { Quorum::Doubted(blocked) }
+}
+
+/// Whether the API answers, which it does while most members of etcd agree. Then none of them is missed: the
+/// record may count servers that had yet to join, where it was made again, and not those that joined and
+/// were never seen Ready.
+fn they_agree(observed: &Observed) -> bool {
+    observed.nodes.is_some() && !has_outgrown(observed)
+}
+
+/// Whether somebody has put back data of before the last recovery.
+fn has_outgrown(observed: &Observed) -> bool {
+    observed.data.iter().flatten().any(|(_, data)| data.outgrown)
 }
 
 /// What a person writes to have a cluster recovered, `from` a certain Node's data if so.
@@ -147,8 +157,8 @@ fn survivor(members: &BTreeMap<u32, DataState>, identity: &Identity, observed: &
 }
 
 /// The record after a wish to recover: with a recovery to carry out, or, where enough servers have
-/// their data to come back by themselves, with nothing but the wish noted. Needs to know what lies in
-/// the servers' volumes.
+/// their data to come back by themselves or the API answers, with nothing but the wish noted. Needs to know
+/// what lies in the servers' volumes, and what the API says.
 ///
 /// # Errors
 /// Where nothing is left to recover from, or not where the wish says.
@@ -165,7 +175,8 @@ pub fn recover(
     // A recovery that does not succeed may be begun again from another server.
     let other = |from: &String| record.recovering().is_some_and(|recovery| node(recovery.survivor) != *from);
     let elsewhere = wish.from.as_ref().is_some_and(other);
-    if !record.initialised || (kept >= majority(members.len()) && !elsewhere) {
+    let enough = kept >= majority(members.len()) || they_agree(observed);
+    if !record.initialised || (enough && !elsewhere) {
         return Ok(noted);
     }
     if kept == 0 || elsewhere {

@@ -15,9 +15,11 @@ pub async fn look_inside<E: Engine, A: ClusterApi>(world: &World<E, A>, request:
     seen.access = read_access(world, request, seen).await;
     if let (Some(access), Some(record)) = (&seen.access, &seen.record) {
         let mut answer = Err("the API has no address yet".to_owned());
+        // Before it is known what should be there, the record says how many there are.
+        let servers = seen.servers().max(record.servers as usize);
         for (address, port) in own_way_in(request, record) {
             let url = format!("https://{address}:{port}");
-            answer = world.clusters.probe(access, &url, seen.servers()).await;
+            answer = world.clusters.probe(access, &url, servers).await;
             if answer.is_ok() {
                 seen.url = Some(url);
                 break;

@@ -98,8 +98,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         if plan.depends_on_nodes {
             look_inside(self.world, self.request, seen).await;
             if let Some(Ok(nodes)) = &seen.nodes {
-                seen.observed.nodes =
-                    Some(nodes.iter().map(|node| (node.name.clone(), node.ready)).collect());
+                seen.observed.nodes = Some(readiness(nodes));
                 plan = diff(&seen.observed);
             }
         }
@@ -238,8 +237,11 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         }
         let data = self.look_at_data(&known, &seen.observed, Look::When).await?;
         let observed = Observed { data: Some(data), ..seen.observed.clone() };
+        let mut asked = Seen { observed, record: Some(known.clone()), ..Seen::default() };
+        look_inside(self.world, self.request, &mut asked).await;
+        asked.observed.nodes = asked.nodes.and_then(Result::ok).map(|nodes| readiness(&nodes));
         let identity = &self.request.identity;
-        let record = plan::recover(identity, &known, &observed, wish)?;
+        let record = plan::recover(identity, &known, &asked.observed, wish)?;
         let begun = record.recovery.as_ref().filter(|recovery| known.recovery.as_ref() != Some(recovery));
         (self.world.progress)(&match begun {
             Some(recovery) => format!(
@@ -396,6 +398,11 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         self.next_record = Some(next);
         news
     }
+}
+
+/// Whether each Node is Ready.
+fn readiness(nodes: &[NodeFacts]) -> BTreeMap<String, bool> {
+    nodes.iter().map(|node| (node.name.clone(), node.ready)).collect()
 }
 
 /// The servers that have a data volume.
