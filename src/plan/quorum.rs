@@ -174,8 +174,8 @@ fn survivor(members: &BTreeMap<u32, DataState>, identity: &Identity, observed: &
 }
 
 /// The record after a wish to recover: with a recovery to carry out, or, where enough servers have
-/// their data to come back by themselves, with nothing but the wish noted. Needs to know what lies in
-/// the servers' volumes, and whether the API answers.
+/// their data to come back by themselves or the API answers, with nothing but the wish noted. Needs to know
+/// what lies in the servers' volumes, and what the API says.
 ///
 /// # Errors
 /// Where nothing is left to recover from, or not where the wish says.

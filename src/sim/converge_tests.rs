@@ -5,7 +5,7 @@ use proptest::{prelude::*, test_runner::TestCaseResult};
 
 use super::{
     docker::Docker,
-    faults::{Faults, faults},
+    faults::{Fault, Faults, faults},
     lab::{Lab, MAX_STEPS, cases, half, host, is_ready, message, reason},
     losses::{Loss, knows_members},
     projection::{difference, leftovers, others, project, record},
@@ -46,7 +46,7 @@ fn fresh(draft: &Draft) -> String {
     project(&docker, &dev(), draft)
 }
 
-/// What happens, and how many steps are taken before the next, fewer if it is
+/// What happens, which is something at least, and how many steps are taken before the next, fewer if it is
 /// Ready or says what it has lost.
 #[derive(Clone, Debug)]
 struct Act {
@@ -58,8 +58,17 @@ struct Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let steps = prop_oneof![2 => 0..4usize, 1 => Just(40)];
-    let what = (prop::option::of(edit()), prop::option::of(wound()), prop::bool::weighted(0.1), steps);
-    what.prop_map(|(edit, wound, wish, steps)| Act { edit, wound, wish, steps })
+    let (edit, wound) = (edit().prop_map(Some), wound().prop_map(Some));
+    let what = prop_oneof![
+        6 => (edit.clone(), Just(None)),
+        6 => (Just(None), wound.clone()),
+        6 => (edit, wound),
+        1 => (Just(None), Just(None)),
+    ];
+    (what, prop::bool::weighted(0.1), steps).prop_map(|((edit, wound), wish, steps)| {
+        let wish = wish || (edit.is_none() && wound.is_none());
+        Act { edit, wound, wish, steps }
+    })
 }
 
 /// One history of a cluster.
@@ -236,7 +245,7 @@ fn ends_ready(walk: &mut Walk, outcome: &Outcome) -> TestCaseResult {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    prop::collection::vec(act(), 0..6)
+    prop::collection::vec(act(), 1..7)
 }
 
 /// Accidents while it is made, or for longer.
@@ -260,5 +269,55 @@ proptest! {
     #[test]
     fn so_does_every_other_history(first in draft(), acts in acts(), accidents in accidents()) {
         ends_as_if_made_that_way(&first, &acts, accidents)?;
+    }
+}
+
+/// What walks have found, written down: their seeds say something else once walks are drawn differently.
+#[test]
+fn so_do_histories_that_once_did_not() {
+    let act = |edit, wound, steps| Act { edit, wound, wish: false, steps };
+    let wound = |wound| act(None, Some(wound), 0);
+    let (one, three) = (Draft::default(), Draft { servers: 3, ..Draft::default() });
+    // Most servers are lost, and the record before anybody has looked.
+    let lost = vec![wound(Wound::MostLost(0, true)), wound(Wound::RecordRemoved)];
+    // Docker goes away while a network is made anew whose record is gone.
+    let homeless = vec![
+        act(None, None, 3),
+        act(None, None, 40),
+        act(Some(Edit::Args(1)), None, 40),
+        wound(Wound::NetworkRemoved),
+        wound(Wound::RecordRemoved),
+    ];
+    let away = Faults {
+        at: [(26, Fault::CutAfter), (30, Fault::Before)].into(),
+        away: std::iter::once(85..96).collect(),
+        delays: vec![0, 1, 0, 0, 0, 0],
+        ..Faults::default()
+    };
+    // Servers are started anew one by one, and some starts fail.
+    let at = [(0, Fault::CutBefore), (5, Fault::Before), (23, Fault::CutBefore), (35, Fault::Before)].into();
+    let at_call = [(25, Fault::Before), (57, Fault::Before)].into();
+    let starts = Faults { at, at_call, ..Faults::default() };
+    // The record goes while servers join, before it knows them all.
+    let joins = Draft { given_token: true, agents: 1, ..three.clone() };
+    let unknown = vec![act(Some(Edit::Agents(1, 0)), Some(Wound::RecordRemoved), 0)];
+    let at = [(7, Fault::CutAfter), (16, Fault::Before), (35, Fault::Before)].into();
+    let overtaken = Faults { at, delays: vec![3, 1, 0, 1, 3], ..Faults::default() };
+    // The same while they are replaced, and somebody asks for a recovery of what is said to be lost.
+    let kept = Draft { keep_spec: true, ..three.clone() };
+    let replaced = vec![
+        act(Some(Edit::Upgrade(1)), None, 3),
+        act(Some(Edit::Agents(1, 0)), Some(Wound::RecordRemoved), 0),
+    ];
+    let histories = [
+        (&three, lost, Faults::default()),
+        (&one, homeless, away),
+        (&three, vec![wound(Wound::NetworkRemoved)], starts),
+        (&joins, unknown, overtaken),
+        (&kept, replaced, Faults::one(44, Fault::CutBefore)),
+    ];
+    for (first, acts, accidents) in histories {
+        ends_as_if_made_that_way(first, &acts, accidents)
+            .unwrap_or_else(|e| panic!("{first:?}, {acts:?}: {e}"));
     }
 }

@@ -1,13 +1,15 @@
 //! What a world looks like without ids, times, addresses and picks: two clusters of one spec are
 //! the same if their projections are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::{
     docker::{Docker, SimContainer, SimVolume},
-    specs::Draft,
+    k3s::SimNode,
+    lab::{Lab, host},
+    specs::{Draft, dev},
 };
 use crate::{
     api::{Identity, Role, label},
@@ -43,7 +45,8 @@ pub fn record(docker: &Docker, identity: &Identity) -> Option<Record> {
     ours.filter_map(|v| Record::from_labels(&v.labels)).max_by_key(|r| r.generation)
 }
 
-/// Everything of `identity` that its spec decides, as text that can be compared and read.
+/// Everything of `identity` that its spec decides, as text that can be compared and read: a line for each
+/// fact, which says whose it is.
 pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
     let Some(record) = record(docker, identity) else { return "nothing".into() };
     let containers: BTreeMap<&str, Value> = docker
@@ -78,7 +81,7 @@ pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
     let all = json!({
         "record": remembered, "containers": containers, "volumes": volumes, "networks": networks,
     });
-    let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
+    let mut text = lines("", &all).join("\n");
     let subnet = record.network.subnet.network().to_string();
     text = text.replace(subnet.trim_end_matches('0'), "SUBNET.");
     if draft.api_port.is_none() {
@@ -87,14 +90,28 @@ pub fn project(docker: &Docker, identity: &Identity, draft: &Draft) -> String {
     text
 }
 
-/// The lines that only one of two projections has.
+/// The lines that only one of two projections has. No line is there twice, since it says where its fact
+/// is: what one of several nodes lacks is missed, though the others have the same.
 pub fn difference(is: &str, should_be: &str) -> Vec<String> {
     let only = |sign: char, a: &str, b: &str| {
-        let there: Vec<&str> = b.lines().map(|l| l.trim_end_matches(',')).collect();
-        let missing = a.lines().map(|l| l.trim_end_matches(',')).filter(|l| !there.contains(l));
-        missing.map(|line| format!("{sign} {}", line.trim())).collect::<Vec<_>>()
+        let there: BTreeSet<&str> = b.lines().collect();
+        let missing = a.lines().filter(|line| !there.contains(line));
+        missing.map(|line| format!("{sign} {line}")).collect::<Vec<_>>()
     };
     [only('+', is, should_be), only('-', should_be, is)].concat()
+}
+
+/// The leaves below `path`, each with the way to it.
+fn lines(path: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            fields.iter().flat_map(|(key, value)| lines(&format!("{path}/{key}"), value)).collect()
+        }
+        Value::Array(items) if !items.is_empty() => {
+            items.iter().enumerate().flat_map(|(n, item)| lines(&format!("{path}/{n}"), item)).collect()
+        }
+        leaf => vec![format!("{path}: {leaf}")],
+    }
 }
 
 /// Records are counted, and volumes that nobody mounts any more may stay: they may hold data.
@@ -112,12 +129,11 @@ fn labels(all: &BTreeMap<String, String>) -> BTreeMap<&String, &String> {
 
 fn nodes(docker: &Docker, volume: &SimVolume) -> Value {
     let nodes = volume.etcd.iter().flat_map(|e| docker.nodes.get(&e.id)).flatten();
-    nodes
-        .map(|(name, node)| {
-            let super::k3s::SimNode { version, password: _, reported: _, labels, taints } = node;
-            json!({"name": name, "version": version, "labels": labels, "taints": taints})
-        })
-        .collect()
+    let facts = nodes.map(|(name, node)| {
+        let SimNode { version, password: _, reported: _, labels, taints } = node;
+        (name.clone(), json!({"version": version, "labels": labels, "taints": taints}))
+    });
+    Value::Object(facts.collect())
 }
 
 fn container(c: &SimContainer) -> Value {
@@ -170,4 +186,29 @@ fn text(path: &str, content: &[u8]) -> Value {
     config.remove("server");
     config.remove("node-taint");
     json!(config)
+}
+
+/// Two others have what it lost.
+#[test]
+fn what_one_of_three_servers_lost_is_a_difference() {
+    let draft = Draft { servers: 3, labels: [0].into(), taint: true, ..Draft::default() };
+    let mut lab = Lab::new(host());
+    lab.settle(&draft, &dev()).unwrap();
+    let whole = project(&lab.engine.docker(), &dev(), &draft);
+    assert_eq!(difference(&whole, &whole), [""; 0]);
+
+    for what in ["labels", "taints"] {
+        let mut docker = lab.engine.docker().clone();
+        let nodes = docker.nodes.values_mut().next().unwrap();
+        assert_eq!(nodes.len(), 3);
+        let node = nodes.get_mut("dev-server-1").unwrap();
+        if what == "labels" {
+            node.labels.clear()
+        } else {
+            node.taints.clear()
+        }
+        let found = difference(&project(&docker, &dev(), &draft), &whole);
+        let of_one = |line: &String| line.contains(&format!("/nodes/dev-server-1/{what}"));
+        assert!(!found.is_empty() && found.iter().all(of_one), "{found:#?}");
+    }
 }

@@ -112,19 +112,19 @@ pub enum Edit {
     Agents(u32, u8),
 }
 
-fn few() -> impl Strategy<Value = BTreeSet<u8>> {
+fn few() -> impl Strategy<Value = BTreeSet<u8>> + Clone {
     prop::collection::btree_set(0..3u8, 0..3)
 }
 
-fn some_ports() -> impl Strategy<Value = BTreeSet<u16>> {
+fn some_ports() -> impl Strategy<Value = BTreeSet<u16>> + Clone {
     prop::collection::btree_set(prop_oneof![Just(30080u16), Just(30443), Just(30053)], 0..3)
 }
 
-fn api_port() -> impl Strategy<Value = Option<u16>> {
+fn api_port() -> impl Strategy<Value = Option<u16>> + Clone {
     prop_oneof![Just(None), Just(Some(26443)), Just(Some(26444))]
 }
 
-pub fn edit() -> impl Strategy<Value = Edit> {
+pub fn edit() -> impl Strategy<Value = Edit> + Clone {
     prop_oneof![
         (1..3usize).prop_map(Edit::Upgrade),
         (0..2usize).prop_map(Edit::Repository),

@@ -38,7 +38,7 @@ pub enum Wound {
 }
 
 /// Any wound.
-pub fn wound() -> impl Strategy<Value = Wound> {
+pub fn wound() -> impl Strategy<Value = Wound> + Clone {
     let n = 0..8usize;
     prop_oneof![
         2 => n.clone().prop_map(Wound::Kill),

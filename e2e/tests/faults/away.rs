@@ -91,6 +91,7 @@ pub fn docker_is_stopped_and_started() {
     is_gone(&machine, &steady);
     machine.docker(&["rm", "-v", "guest"]).ok();
     story.tell("a deletion that was half done is done");
+    machine.others_are_untouched();
     operator.ended_by_kills_only();
 }
 

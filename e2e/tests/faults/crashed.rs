@@ -95,6 +95,7 @@ pub fn with_the_operator_outside() {
     }
     assert_eq!(machine.made("name=stands"), before);
     assert_eq!(machine.made("name=made").len(), 2, "{:?}", machine.made("name=made"));
+    machine.others_are_untouched();
     operator.ended_by_kills_only();
 }
 
@@ -152,6 +153,7 @@ pub fn with_everything_inside() {
     ask(&["delete", "k3sclusters", "--all", "--timeout=100s"]).ok();
     machine.nest(&nest, &["down", "--yes", "--host-file", &file], UP).exits(0);
     assert_eq!(machine.made("instance"), Vec::<String>::new());
+    machine.others_are_untouched();
 }
 
 fn age(since: Timestamp) -> Duration {

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::{
     harness::{
         Cluster, Finished, Nest,
@@ -88,6 +90,9 @@ impl Drop for Alarm<'_> {
 /// The cluster of most lives: one server and one agent.
 pub const PAIR: &str = "agents: {replicas: 1}";
 
+/// Labels of Nodes that tests ask for begin with this.
+const LABELS: &str = "example.com/";
+
 /// How long a life may take to make or remove its cluster, whatever happens to it.
 const PATIENCE: Duration = Duration::from_secs(400);
 
@@ -127,12 +132,13 @@ pub trait Life {
         });
     }
 
-    /// What the cluster comes to, in Docker and inside.
+    /// What the cluster comes to, in Docker and inside: its Nodes, and the labels that tests give to them.
     fn seen(&self) -> String {
-        let ready = r#"{.status.conditions[?(@.type=="Ready")].status}"#;
-        let format = format!("-o=jsonpath={{range .items[*]}}{{.metadata.name}} {ready}{{\"\\n\"}}{{end}}");
-        let nodes = self.kubectl().run(&["get", "nodes", &format]).ok();
-        let nodes = nodes.replace(&self.cluster().name, "NAME");
+        let text = self.kubectl().run(&["get", "nodes", "-o", "json"]).ok();
+        let list: Value = serde_json::from_str(&text).expect("kubectl prints JSON");
+        let mut nodes: Vec<String> = list["items"].as_array().into_iter().flatten().map(node).collect();
+        nodes.sort();
+        let nodes = nodes.join("\n").replace(&self.cluster().name, "NAME");
         projection::of(self.cluster()) + "\nnodes:\n" + &nodes
     }
 
@@ -144,6 +150,20 @@ pub trait Life {
             if differences.is_empty() { Ok(()) } else { Err(format!("{differences:#?}")) }
         });
     }
+}
+
+/// A Node in one line: its name, whether it is Ready, and its labels of [`LABELS`].
+fn node(node: &Value) -> String {
+    let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+    let ready = conditions.filter(|c| c["type"] == "Ready").find_map(|c| c["status"].as_str());
+    let all = node["metadata"]["labels"].as_object().into_iter().flatten();
+    let mut labels: Vec<String> = all
+        .filter(|(key, _)| key.starts_with(LABELS))
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    labels.sort();
+    let name = node["metadata"]["name"].as_str().unwrap_or_default();
+    format!("{name} {} {}", ready.unwrap_or("Unknown"), labels.join(","))
 }
 
 /// Made by the command line.

@@ -23,6 +23,7 @@ mod tenant;
 mod apart;
 mod away;
 mod crashed;
+mod draft;
 mod failing;
 mod host;
 mod killed;

@@ -21,14 +21,16 @@ pub fn everything_that_can_be_mended() {
     let (one, three) = thread::scope(|scope| {
         let one = scope.spawn(|| {
             let one = Patient::born(&story, &one, 1, 0);
-            taken(&story, &one, "server-0");
-            taken(&story, &one, "lb");
+            taken(&story, &one, "server-0", &ALL);
+            taken(&story, &one, "lb", &ALL);
             one
         });
         let three = Patient::born(&story, &three, 3, 1);
         for which in ["lb", "agent-0", "server-1"] {
-            taken(&story, &three, which);
+            taken(&story, &three, which, &ALL);
         }
+        // The one that has begun the cluster joins it now.
+        taken(&story, &three, "server-0", &["kill", "rm -f"]);
         unconfigured(&story, &three);
         (one.join().unwrap_or_else(|cause| resume_unwind(cause)), three)
     });
@@ -40,17 +42,18 @@ pub fn everything_that_can_be_mended() {
     operator.ended_by_kills_only();
 }
 
-/// A container is killed, removed, and taken out of its network.
-fn taken(story: &Story, patient: &Patient, which: &str) {
+/// What is done to a container with one command.
+const ALL: [&str; 3] = ["kill", "rm -f", "network disconnect"];
+
+/// A container is hurt in these ways, one after the other.
+fn taken(story: &Story, patient: &Patient, which: &str, ways: &[&str]) {
     let name = patient.container(which);
     let network = patient.tenant.objects("network").remove(0);
-    let wounds: [(&str, Vec<&str>); 3] = [
-        ("kill", vec!["kill", &name]),
-        ("rm -f", vec!["rm", "-f", &name]),
-        ("network disconnect", vec!["network", "disconnect", &network, &name]),
-    ];
-    for (what, command) in wounds {
-        patient.heals(story, &format!("docker {what} of {which}"), &[which], |_| drop(docker(&command).ok()));
+    for way in ways {
+        let mut command: Vec<&str> = way.split(' ').collect();
+        command.extend((*way == "network disconnect").then_some(network.as_str()));
+        command.push(&name);
+        patient.heals(story, &format!("docker {way} of {which}"), &[which], |_| drop(docker(&command).ok()));
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     command::{Started, run},
     docker::{TOOLS, docker},
     nest::VERSION,
+    pick::Scratch,
     within,
 };
 
@@ -36,6 +37,8 @@ pub struct Daemon {
     /// Process 1 of the machine, as seen from here.
     init: u32,
     link: Link,
+    /// How others' objects were when they were made.
+    noted: Scratch,
 }
 
 /// How the machine and this one reach each other.
@@ -47,12 +50,13 @@ struct Link {
 }
 
 impl Daemon {
-    /// A machine whose Docker runs and has the offline images.
+    /// A machine whose Docker runs and has the offline images, and objects that are not k3nest's.
     pub fn start() -> Self {
         let daemon = Self::without_docker();
         daemon.configure();
         daemon.start_again();
         daemon.load_images();
+        daemon.bystanders("make");
         daemon
     }
 
@@ -71,7 +75,8 @@ impl Daemon {
         // Ends at the latest with the script.
         let _ = BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut said);
         let init = children(holder.id()).first().copied();
-        let mut daemon = Self { holder, stdin, init: init.unwrap_or_default(), link: Link::pick() };
+        let (init, link, noted) = (init.unwrap_or_default(), Link::pick(), Scratch::new());
+        let mut daemon = Self { holder, stdin, init, link, noted };
         if said.trim() != "ready" || daemon.init == 0 {
             panic!("no machine for a Docker of its own (are you root?): {:?}", daemon.holder.wait());
         }
@@ -105,6 +110,19 @@ impl Daemon {
         let loaded = load.stdin(save.stdout.take().expect("piped")).output().expect("nsenter can be run");
         let saved = save.wait().expect("a child of ours");
         assert!(saved.success() && loaded.status.success(), "images were not loaded: {loaded:?}");
+    }
+
+    /// What is not k3nest's is as it was made, but for what stops and starts with Docker.
+    #[track_caller]
+    pub fn others_are_untouched(&self) {
+        self.bystanders("lasting");
+    }
+
+    #[track_caller]
+    fn bystanders(&self, verb: &str) {
+        let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/lib/bystanders"));
+        script.env("DOCKER_HOST", format!("unix://{}", self.socket())).env_remove("DOCKER_CONTEXT");
+        run(script.args([verb, &self.noted.path("bystanders")])).ok();
     }
 
     /// Starts dockerd as an init system does: with what a dead one left in its way cleared, and again

@@ -134,6 +134,19 @@ fn two_of_three_without_data_are_said_with_who_survives() {
     assert_eq!(from, "k3nest cluster recover dev -n default --from dev-server-1");
 }
 
+/// A record that was made again counts servers that had yet to join.
+#[test]
+fn while_the_api_answers_no_quorum_is_lost() {
+    let (want, mut observed) = world(&three());
+    lose(&mut observed, "dev-server-1");
+    lose(&mut observed, "dev-server-2");
+    assert!(plan(&want, &observed).depends_on_nodes, "the API is asked first");
+    observed.nodes = nodes(&[("dev-server-0", true)]);
+    assert_eq!(diff(&identity(), &want, &observed, &images(), now()).blocked, None);
+    let noted = recover(&identity(), &three(), &observed, &wish(None)).unwrap();
+    assert_eq!((noted.recover_nonce.as_deref(), noted.recovery), (Some("now"), None));
+}
+
 #[test]
 fn without_any_data_nothing_is_made() {
     for single in [true, false] {
