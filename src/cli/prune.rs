@@ -1,6 +1,7 @@
 //! `k3nest prune`: what clusters that nobody looks after any more left in Docker.
 
 mod ask;
+mod contexts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,7 +81,7 @@ pub async fn run(args: &EngineArgs, prune: PruneArgs) -> Result<(), CliError> {
 /// afterwards, so that every object's resource is older than the answer.
 async fn survey(session: &Session, prune: &PruneArgs) -> Result<Vec<Owner>, CliError> {
     let all = observe_all(&session.docker, None).await?;
-    let servers = ask::api_servers(session, &all, prune.kubeconfig.as_deref()).await?;
+    let servers = ask::api_servers(session, &all, prune.kubeconfig.as_deref()).await;
     let named = |identity: &Identity| prune.names(&identity.instance);
     Ok(by_owner(all)
         .into_iter()
