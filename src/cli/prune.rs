@@ -52,8 +52,8 @@ pub struct PruneArgs {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// How to print
-    #[arg(short, long, default_value = "table")]
+    /// How to print the list
+    #[arg(short, long, default_value = "table", conflicts_with = "remove")]
     output: Format,
 
     /// Do not ask before removing
@@ -365,6 +365,18 @@ mod tests {
         assert!(!lines.contains("--instance standalone"), "{lines}");
         assert!(lines.contains("--instance I") && lines.contains("k3nest delete dev -n team"), "{lines}");
         assert_eq!(told_of(&prune(&["I"]), &[lost]), None, "nobody has asked for it");
+    }
+
+    #[test]
+    fn a_removal_prints_no_list_and_says_so() {
+        use clap::Parser;
+        let parse = |words: &[&str]| {
+            let words = [&["k3nest", "prune"], words].concat();
+            crate::cli::Cli::try_parse_from(words).map(drop).map_err(|error| error.to_string())
+        };
+        let error = parse(&["--remove", "-o", "json"]).unwrap_err();
+        assert!(error.contains("cannot be used with") && error.contains("--output"), "{error}");
+        assert_eq!((parse(&["--remove"]), parse(&["-o", "json"])), (Ok(()), Ok(())));
     }
 
     #[tokio::test]
