@@ -32,6 +32,13 @@ enum Verb {
 
 /// Arguments of `cluster recover`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  k3nest cluster recover dev                        with the data of the server that was written to last
+  k3nest cluster recover dev --from dev-server-1    with that one's
+  k3nest cluster recover -f dev.yaml                where the cluster refers to Secrets or ConfigMaps
+
+What only the lost servers knew is given up. Where enough servers have their data, nothing is: they come back by
+themselves. A cluster of the operator's is recovered by the annotation k3nest.dev/recover=<word> of its K3sCluster.")]
 struct RecoverArgs {
     /// The cluster
     #[arg(value_name = "NAME", required_unless_present = "file")]
@@ -201,6 +208,16 @@ mod tests {
             assert!(error.to_string().contains(said), "{what}: {error}");
             assert_eq!((error.code(), changes), (4, vec![]), "{what}");
         }
+    }
+
+    #[test]
+    fn its_help_says_what_it_costs() {
+        use clap::CommandFactory;
+        let mut all = crate::cli::Cli::command();
+        let cluster = all.find_subcommand_mut("cluster").unwrap();
+        let help = cluster.find_subcommand_mut("recover").unwrap().render_long_help().to_string();
+        assert!(help.contains("k3nest cluster recover dev --from"), "{help}");
+        assert!(help.contains("What only the lost servers knew is given up"), "{help}");
     }
 
     #[tokio::test]
