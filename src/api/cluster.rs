@@ -19,7 +19,11 @@ use super::{AgentGroup, K3sClusterStatus, NodeDefaults, ServerGroup};
     status = "K3sClusterStatus",
     scale(spec_replicas_path = ".spec.agents.replicas", status_replicas_path = ".status.agents.running"),
     derive = "PartialEq",
-    doc = "A k3s cluster that runs in containers on a Docker host.",
+    doc = "A k3s cluster that runs in containers on a Docker host.
+
+The annotation k3nest.dev/recover: <word>, or <word>:<node>, has a cluster that lost its quorum go on with one server's data, once for each word; what only the lost servers knew is given up. \
+k3nest.dev/adopt: <owner>, there from creation on and for life, makes the objects in Docker of that owner its own; k3nest prune prints owners. \
+k3nest.dev/abandon: \"true\" lets go of a cluster whose deletion cannot go on; an Event lists what stays.",
     validation = Rule::new(r"self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 32")
         .message("metadata.name: must start with a letter, hold only a-z, 0-9 and '-', and have at most 32 characters, because node names are made from it; for example dev or team-a"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.version"),

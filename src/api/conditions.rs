@@ -70,6 +70,8 @@ pub enum Reason {
     EngineMismatch,
     /// What k3nest has written down of the cluster is not in words of this version.
     RecordUnreadable,
+    /// What k3nest has written down of the cluster is gone, and with it what the cluster is to be.
+    RecordMissing,
     /// What the annotation asks to adopt is no uid.
     AdoptionInvalid,
     /// Nothing of the owner to adopt is on this engine.
@@ -119,6 +121,7 @@ impl Reason {
             Self::EngineError => "EngineError",
             Self::EngineMismatch => "EngineMismatch",
             Self::RecordUnreadable => "RecordUnreadable",
+            Self::RecordMissing => "RecordMissing",
             Self::AdoptionInvalid => "AdoptionInvalid",
             Self::AdoptionNotFound => "AdoptionNotFound",
             Self::AdoptionMismatch => "AdoptionMismatch",
@@ -149,6 +152,7 @@ impl Reason {
                 | Self::NetworkUnusable
                 | Self::EngineMismatch
                 | Self::RecordUnreadable
+                | Self::RecordMissing
                 | Self::AdoptionInvalid
                 | Self::AdoptionNotFound
                 | Self::AdoptionMismatch

@@ -14,7 +14,7 @@ use crate::{
         Identity, K3sCluster, K3sClusterSpec, K3sClusterStatus, NodeStatus, Phase, Reason, condition,
         set_condition,
     },
-    plan::Observed,
+    plan::{Belongings, Observed, RecordState},
     reconcile::inspect,
 };
 
@@ -82,23 +82,34 @@ async fn look(session: &Session, identity: &Identity, observed: &Observed) -> K3
             cluster.metadata.namespace = Some(identity.namespace.clone());
             cluster
         }
-        None => half_gone(identity),
+        None => without_record(identity, observed),
     }
 }
 
-/// What can be said of a cluster whose record is gone: half made or half deleted.
-fn half_gone(identity: &Identity) -> K3sCluster {
-    let mut status = K3sClusterStatus { phase: Phase::Failed, ..K3sClusterStatus::default() };
-    let message = "its record is gone: half made or half deleted; apply its file again, or delete it";
-    set_condition(
-        &mut status.conditions,
-        condition::READY,
-        Some(false),
-        Reason::DataLost,
-        message,
-        None,
-        now(),
-    );
+/// What can be said of a cluster whose record is gone or cannot be read: not what it is to be.
+fn without_record(identity: &Identity, observed: &Observed) -> K3sCluster {
+    let (phase, ready, reason, message) = match Belongings::new(identity.clone(), observed).record {
+        RecordState::Lost => (
+            Phase::Updating,
+            None,
+            Reason::RecordMissing,
+            "its record is gone, its nodes are not; k3nest apply of its file writes it again",
+        ),
+        RecordState::Missing => (
+            Phase::Failed,
+            Some(false),
+            Reason::RecordMissing,
+            "its record is gone: half made or half deleted; apply its file again, or delete it",
+        ),
+        _ => (
+            Phase::Failed,
+            Some(false),
+            Reason::RecordUnreadable,
+            "its record cannot be read: another version of k3nest may have written it; use that version",
+        ),
+    };
+    let mut status = K3sClusterStatus { phase, ..K3sClusterStatus::default() };
+    set_condition(&mut status.conditions, condition::READY, ready, reason, message, None, now());
     let mut cluster = K3sCluster::new(&identity.name, K3sClusterSpec::default());
     cluster.metadata.namespace = Some(identity.namespace.clone());
     cluster.status = Some(status);
@@ -163,4 +174,42 @@ fn print_nodes(clusters: &[K3sCluster], format: Format) -> Result<(), CliError> 
         Column::wide("MESSAGE", |n: &Node| n.status.message.clone().unwrap_or_default()),
     ];
     print(&nodes, &columns, format, "node", |n| n.status.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Role,
+        cli::testing::{ENGINE, FakeDocker},
+        engine::observe,
+    };
+
+    /// Phase, status and reason of Ready, and its message, for a cluster that has these objects.
+    async fn said(objects: &[Role]) -> [String; 4] {
+        let dev = Identity::standalone(ENGINE, "default", "dev");
+        let objects: Vec<_> = objects.iter().map(|role| (&dev, *role)).collect();
+        let docker = FakeDocker::with(&objects);
+        let session = Session::open(&docker.args()).await.unwrap();
+        let observed = observe(&session.docker, &dev).await.unwrap();
+        let status = look(&session, &dev, &observed).await.status.unwrap();
+        let ready = status.conditions.into_iter().find(|c| c.type_ == condition::READY).unwrap();
+        [status.phase.to_string(), ready.status, ready.reason, ready.message]
+    }
+
+    #[tokio::test]
+    async fn only_what_is_lost_is_said_to_be() {
+        for (objects, expected, advice) in [
+            (&[Role::Server, Role::Data][..], ["Updating", "Unknown", "RecordMissing"], "k3nest apply"),
+            (&[Role::Data], ["Updating", "Unknown", "RecordMissing"], "k3nest apply"),
+            (&[Role::Network], ["Failed", "False", "RecordMissing"], "half made or half deleted"),
+            (&[Role::Record, Role::Data], ["Failed", "False", "RecordUnreadable"], "use that version"),
+        ] {
+            let [phase, status, reason, message] = said(objects).await;
+            assert_eq!([&*phase, &*status, &*reason], expected, "{objects:?}");
+            assert!(message.contains(advice), "{objects:?}: {message}");
+            let deletion = objects == [Role::Network];
+            assert_eq!(message.contains("delete it"), deletion, "{objects:?}: {message}");
+        }
+    }
 }

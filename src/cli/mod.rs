@@ -13,6 +13,8 @@ mod output;
 mod progress;
 mod prune;
 mod session;
+#[cfg(test)]
+mod testing;
 pub mod up;
 
 use std::process::ExitCode;

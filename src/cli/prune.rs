@@ -1,6 +1,7 @@
 //! `k3nest prune`: what clusters that nobody looks after any more left in Docker.
 
 mod ask;
+mod contexts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,7 +44,7 @@ pub struct PruneArgs {
     remove: bool,
 
     /// Only objects of this instance (may be repeated); with --remove also where no API server that
-    /// answered can tell
+    /// answered can tell, but for clusters of the command line (standalone): k3nest delete removes those
     #[arg(long = "instance", value_name = "ID")]
     instances: Vec<String>,
 
@@ -51,8 +52,8 @@ pub struct PruneArgs {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
-    /// How to print
-    #[arg(short, long, default_value = "table")]
+    /// How to print the list
+    #[arg(short, long, default_value = "table", conflicts_with = "remove")]
     output: Format,
 
     /// Do not ask before removing
@@ -80,7 +81,7 @@ pub async fn run(args: &EngineArgs, prune: PruneArgs) -> Result<(), CliError> {
 /// afterwards, so that every object's resource is older than the answer.
 async fn survey(session: &Session, prune: &PruneArgs) -> Result<Vec<Owner>, CliError> {
     let all = observe_all(&session.docker, None).await?;
-    let servers = ask::api_servers(session, &all, prune.kubeconfig.as_deref()).await?;
+    let servers = ask::api_servers(session, &all, prune.kubeconfig.as_deref()).await;
     Ok(by_owner(all)
         .into_iter()
         .map(|(identity, observed)| Belongings::new(identity, &observed))
@@ -115,7 +116,9 @@ impl PruneArgs {
     }
 
     fn may_remove(&self, owner: &Owner) -> bool {
-        owner.verdict.standing.removable(self.names(owner.found.instance()))
+        // The instance of one cluster of the command line is that of all of them: it names none.
+        let instance = owner.found.instance();
+        owner.verdict.standing.removable(self.names(instance) && instance != STANDALONE)
     }
 }
 
@@ -191,18 +194,36 @@ fn columns<'a>() -> Vec<Column<Row<'a>>> {
     ]
 }
 
+impl Owner {
+    /// How it is removed, where that is not this verb's to do.
+    fn removed_by_name(&self) -> Option<String> {
+        let Identity { instance, uid: _, namespace, name } = &self.found.identity;
+        let of_command_line = instance == STANDALONE && self.verdict.standing == Standing::Unknown;
+        of_command_line.then(|| format!("k3nest delete {name} -n {namespace}"))
+    }
+}
+
 /// What can be done about it.
 fn advice(owners: &[&Owner]) -> Vec<String> {
     let mut lines = Vec::new();
     if owners.iter().any(|o| o.verdict.standing.removable(false)) {
         lines.push("To remove what is gone, orphaned or left over: k3nest prune --remove".into());
     }
-    let unknown = owners.iter().filter(|o| o.verdict.standing == Standing::Unknown);
+    let unknown =
+        owners.iter().filter(|o| o.verdict.standing == Standing::Unknown && o.found.instance() != STANDALONE);
     let unknown: BTreeSet<&str> = unknown.map(|o| o.found.instance()).collect();
     for instance in unknown {
         lines.push(format!(
             "Where it cannot be told: have its API server answer, or, if it is gone for good: k3nest prune --remove --instance {instance}"
         ));
+    }
+    for owner in owners {
+        if let Some(command) = owner.removed_by_name() {
+            lines.push(format!(
+                "To remove {}, which is the command line's, with its data: {command}",
+                owner.found.identity
+            ));
+        }
     }
     let adoptable = |owner: &&&Owner| {
         let Owner { found, verdict } = owner;
@@ -225,8 +246,8 @@ async fn remove(session: &Session, prune: &PruneArgs, owners: Vec<Owner>) -> Res
         owners.into_iter().partition(|owner| prune.may_remove(owner));
     let refused = told_of(prune, &staying);
     if going.is_empty() {
-        if refused {
-            return Err(CliError::Failed("nothing was removed: what was named is alive".into()));
+        if let Some(why) = refused {
+            return Err(CliError::Failed(format!("nothing was removed: {why}")));
         }
         eprintln!("nothing to remove");
         return Ok(());
@@ -276,18 +297,99 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{ending}")
 }
 
-/// Says what stays, unless it is alive and nobody has asked for it. Whether what was named is alive.
-fn told_of(prune: &PruneArgs, staying: &[Owner]) -> bool {
-    let mut refused = false;
-    for Owner { found, verdict } in staying {
+/// Says what stays, unless it is alive and nobody has asked for it. Why this is not what was asked for, if
+/// what was named stays for good.
+fn told_of(prune: &PruneArgs, staying: &[Owner]) -> Option<&'static str> {
+    let mut refused = None;
+    for owner in staying {
+        let Owner { found, verdict } = owner;
         let alive = verdict.standing == Standing::Alive;
         let named = prune.names(found.instance());
         if alive && !named {
             continue;
         }
-        refused |= alive;
-        let word = verdict.standing.as_str();
-        eprintln!("{} stays: {word}: {}", found.identity, verdict.reason);
+        let by_name = owner.removed_by_name();
+        let how = by_name.as_ref().map(|command| format!("; {command} removes it")).unwrap_or_default();
+        eprintln!("{} stays: {}: {}{how}", found.identity, verdict.standing.as_str(), verdict.reason);
+        if alive {
+            refused = Some("what was named is alive");
+        } else if named && by_name.is_some() {
+            refused =
+                refused.or(Some("k3nest delete removes clusters of the command line, each by its name"));
+        }
     }
     refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Role,
+        cli::testing::{ENGINE, FakeDocker},
+    };
+
+    fn owner(instance: &str, standing: Standing, record: RecordState) -> Owner {
+        let identity = Identity { instance: instance.into(), ..Identity::standalone(ENGINE, "team", "dev") };
+        let found = Belongings { record, ..Belongings::new(identity, &Observed::default()) };
+        Owner { found, verdict: Verdict { standing, reason: "reason".into() } }
+    }
+
+    fn prune(instances: &[&str]) -> PruneArgs {
+        PruneArgs {
+            remove: true,
+            instances: instances.iter().map(|text| (*text).to_owned()).collect(),
+            kubeconfig: Some("/nowhere".into()),
+            output: Format::Table,
+            yes: true,
+            timeout: Duration::from_secs(2),
+        }
+    }
+
+    #[test]
+    fn the_instance_of_the_command_line_names_no_cluster() {
+        use Standing::{Gone, Leftover, Unknown};
+        let named = prune(&[STANDALONE, "I"]);
+        for (instance, standing, goes) in [
+            (STANDALONE, Unknown, false),
+            (STANDALONE, Leftover, true),
+            ("I", Unknown, true),
+            ("I", Gone, true),
+            ("J", Unknown, false),
+        ] {
+            let owner = owner(instance, standing, RecordState::Lost);
+            assert_eq!(named.may_remove(&owner), goes, "{instance}: {standing:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_advised_removes_nothing_that_is_well() {
+        let lost = owner(STANDALONE, Standing::Unknown, RecordState::Lost);
+        let theirs = owner("I", Standing::Unknown, RecordState::Readable);
+        let lines = advice(&[&lost, &theirs]).join("\n");
+        assert!(!lines.contains("--instance standalone"), "{lines}");
+        assert!(lines.contains("--instance I") && lines.contains("k3nest delete dev -n team"), "{lines}");
+        assert_eq!(told_of(&prune(&["I"]), &[lost]), None, "nobody has asked for it");
+    }
+
+    #[test]
+    fn a_removal_prints_no_list_and_says_so() {
+        use clap::Parser;
+        let parse = |words: &[&str]| {
+            let words = [&["k3nest", "prune"], words].concat();
+            crate::cli::Cli::try_parse_from(words).map(drop).map_err(|error| error.to_string())
+        };
+        let error = parse(&["--remove", "-o", "json"]).unwrap_err();
+        assert!(error.contains("cannot be used with") && error.contains("--output"), "{error}");
+        assert_eq!((parse(&["--remove"]), parse(&["-o", "json"])), (Ok(()), Ok(())));
+    }
+
+    #[tokio::test]
+    async fn what_lacks_its_record_is_not_removed_by_the_instance_of_all() {
+        let dev = Identity::standalone(ENGINE, "team", "dev");
+        let docker = FakeDocker::with(&[(&dev, Role::Server), (&dev, Role::Data)]);
+        let error = run(&docker.args(), prune(&[STANDALONE])).await.unwrap_err();
+        assert!(error.to_string().contains("k3nest delete removes clusters of the command line"), "{error}");
+        assert_eq!(docker.changes(), [""; 0]);
+    }
 }

@@ -83,7 +83,10 @@ fn customise(deployment: &mut Value, image: &str, settings: &[String]) -> Option
 mod tests {
     use super::*;
     use crate::{
-        api::validate::{Policy, check_document, check_spec},
+        api::{
+            ABANDON_ANNOTATION, ADOPT_ANNOTATION, RECOVER_ANNOTATION,
+            validate::{Policy, check_document, check_spec},
+        },
         operator::OperatorArgs,
     };
 
@@ -139,6 +142,17 @@ mod tests {
         // These exclude what the sample shows, or are shown in a comment.
         let missing: Vec<_> = fields.iter().filter(|field| !full.contains(field.as_str())).collect();
         assert!(missing.is_empty(), "config/samples/cluster-full.yaml does not show {missing:?}");
+    }
+
+    #[test]
+    fn annotations_are_where_people_look_for_them() {
+        let schema = &json!(K3sCluster::crd())["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let explained = schema["description"].as_str().unwrap();
+        let full = include_str!("../../config/samples/cluster-full.yaml");
+        for annotation in [ADOPT_ANNOTATION, RECOVER_ANNOTATION, ABANDON_ANNOTATION] {
+            assert!(explained.contains(annotation), "kubectl explain k3c: {explained}");
+            assert!(full.contains(annotation), "config/samples/cluster-full.yaml does not show {annotation}");
+        }
     }
 
     fn names(schema: &Value, found: &mut Vec<String>) {

@@ -165,4 +165,21 @@ mod tests {
         );
         assert!(text.contains("k3nest_build_info{version="));
     }
+
+    #[test]
+    fn every_metric_is_in_the_readme() {
+        let metrics = Metrics::new().unwrap();
+        metrics.count(Result::Ok, "Ready");
+        metrics.engine_failed("step");
+        metrics.watch_failed("Secret");
+        metrics.imported((1, 0));
+        let text = metrics.text([].into_iter()).unwrap();
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(names.len(), 8, "{names:?}");
+        let readme = include_str!("../../README.md");
+        for name in names {
+            assert!(readme.contains(&format!("| `{name}` |")), "{name}");
+        }
+    }
 }

@@ -316,5 +316,10 @@ fn by_hand(story: &Story) {
     let before = lives();
     Nest::new().run(&recover).exits(0).complains("nothing is given up");
     assert_eq!(lives(), before, "a recovery of what is well");
+    let paused = cluster.write(&(spec(3, 0) + "\npaused: true"));
+    Nest::new().run(&["cluster", "recover", "-f", &paused]).exits(2).complains("write spec.paused: false");
+    let file = cluster.write(&spec(3, 0));
     cluster.delete(story);
+    Nest::new().run(&["cluster", "recover", "-f", &file]).exits(4).complains("not found");
+    cluster.is_gone();
 }

@@ -173,8 +173,10 @@ pub fn of_lost_instances() {
     assert_eq!(here.objects(), [adopted.name("record"), alive.name("record")]);
     here.prune(&kubeconfig, &["--remove", "--yes"]).exits(4).complains("what was named is alive");
     assert_eq!(here.objects().len(), 2);
+    here.prune(&kubeconfig, &["--remove", "--yes", "-o", "json"]).exits(2).complains("cannot be used with");
     story.tell("the orphan was removed, the others stay");
 
+    in_another_file(&story, &here, &lost, &scratch);
     half_done(&story, &lost, &kubeconfig, &scratch);
 
     // Given what may be a cluster in the making
@@ -186,6 +188,28 @@ pub fn of_lost_instances() {
     let after: Vec<String> = foreign.iter().map(Foreign::facts).collect();
     assert_eq!(after, before, "objects of others");
     story.tell("what is young stays, and what is not ours is as it was");
+}
+
+/// A host cluster whose kubeconfig uses the names of another's is asked, too, and one whose file is not
+/// there may know whatever the others do not.
+fn in_another_file(story: &Story, here: &Instance, lost: &Instance, scratch: &Scratch) {
+    let owner = lost.owner("elsewhere");
+    owner.record();
+    let (one, two) = (HostApi::start(&here.0, &[]), HostApi::start(&lost.0, &[(&owner.uid, None)]));
+    let (one, two) = (scratch.file("one", &one.kubeconfig()), scratch.file("two", &two.kubeconfig()));
+    let row = |files: &str| {
+        let text =
+            Nest::new().env("KUBECONFIG", files).run(&["prune", "--instance", &lost.0, "-o", "json"]).ok();
+        let list: Value = serde_json::from_str(&text).expect("-o json is JSON");
+        list["items"][0].clone()
+    };
+    let known = row(&format!("{one}:{two}"));
+    assert_eq!(known["state"], "alive", "{known}");
+    assert!(known["reason"].as_str().is_some_and(|text| text.contains(&format!("of {two}"))), "{known}");
+    let silent = row(&format!("{one}:{two}-is-not-there"));
+    assert_eq!(silent["state"], "unknown", "{silent}");
+    docker(&["volume", "rm", &owner.name("record")]).ok();
+    story.tell("each kubeconfig is asked by itself");
 }
 
 /// A removal that somebody holds up is finished by the next one; an instance that nobody can tell

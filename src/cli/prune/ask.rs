@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -12,14 +12,14 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Config, ResourceExt,
     api::ListParams,
-    config::{KubeConfigOptions, Kubeconfig, KubeconfigError},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use tokio::sync::oneshot;
 
+use super::contexts::{Asked, contexts};
 use crate::{
     api::{Identity, K3sCluster, K3sClusterSpec, NodeVolume, Role, STANDALONE, adopts},
     cli::{
-        CliError,
         session::Session,
         up::{HOST_CLUSTER, Host},
     },
@@ -35,11 +35,10 @@ pub async fn api_servers(
     session: &Session,
     all: &BTreeMap<Identity, Observed>,
     kubeconfig: Option<&Path>,
-) -> Result<Vec<ApiServer>, CliError> {
-    let (config, mut servers) = read(kubeconfig)?;
-    let contexts = contexts(&config).into_iter().map(|context| {
-        let (config, name) = (config.clone(), context.clone());
-        bounded(format!("context {context}"), async move { ask(client(config, name).await?).await })
+) -> Vec<ApiServer> {
+    let (contexts, mut servers) = contexts(kubeconfig);
+    let contexts = contexts.into_iter().map(|Asked { name, config, context }| {
+        bounded(name, async move { ask(client(config, context).await?).await })
     });
     let hosts = hosts(session, all).into_iter().map(|identity| async move {
         let asked = async {
@@ -52,7 +51,7 @@ pub async fn api_servers(
     let (contexts, hosts) = tokio::join!(join_all(contexts), join_all(hosts));
     servers.extend(contexts);
     servers.extend(hosts);
-    Ok(servers)
+    servers
 }
 
 fn silent() -> String {
@@ -120,48 +119,6 @@ fn said(error: &kube::Error) -> String {
     }
 }
 
-/// The kubeconfig, and files of it that cannot be read: who is in them cannot be asked.
-fn read(given: Option<&Path>) -> Result<(Kubeconfig, Vec<ApiServer>), CliError> {
-    if let Some(path) = given {
-        let unreadable = |e: KubeconfigError| {
-            CliError::Input(format!("{} cannot be read: {}", path.display(), root_cause(&e)))
-        };
-        return Ok((Kubeconfig::read_from(path).map_err(unreadable)?, Vec::new()));
-    }
-    let (mut merged, mut unreadable) = (Kubeconfig::default(), Vec::new());
-    for path in usual_files().into_iter().filter(|path| path.exists()) {
-        match Kubeconfig::read_from(&path).and_then(|next| merged.clone().merge(next)) {
-            Ok(more) => merged = more,
-            Err(error) => {
-                let name = format!("kubeconfig {}", path.display());
-                unreadable.push(ApiServer { name, answer: Err(root_cause(&error)) });
-            }
-        }
-    }
-    Ok((merged, unreadable))
-}
-
-/// The files that kubectl reads.
-fn usual_files() -> Vec<PathBuf> {
-    match std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
-        Some(list) => std::env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect(),
-        None => std::env::var_os("HOME")
-            .map(|home| PathBuf::from(home).join(".kube/config"))
-            .into_iter()
-            .collect(),
-    }
-}
-
-/// Its contexts, one of those that differ in nothing but the namespace.
-fn contexts(config: &Kubeconfig) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let named = config.contexts.iter().filter_map(|named| Some((&named.name, named.context.as_ref()?)));
-    named
-        .filter(|(_, context)| seen.insert((context.cluster.clone(), context.user.clone())))
-        .map(|(name, _)| name.clone())
-        .collect()
-}
-
 /// Clusters of the command line that may have an operator for this engine: what `up` makes, those
 /// that others are guests of, and those with the Docker socket in a node.
 fn hosts(session: &Session, all: &BTreeMap<Identity, Observed>) -> Vec<Identity> {
@@ -190,18 +147,6 @@ fn has_docker(spec: &K3sClusterSpec) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_api_server_of_a_kubeconfig_is_asked_once() {
-        let text = "
-contexts:
-- {name: a, context: {cluster: one, user: me}}
-- {name: a-kube-system, context: {cluster: one, user: me, namespace: kube-system}}
-- {name: b, context: {cluster: one, user: you}}
-- {name: c, context: {cluster: two, user: me}}
-";
-        assert_eq!(contexts(&Kubeconfig::from_yaml(text).unwrap()), ["a", "b", "c"]);
-    }
 
     #[test]
     fn a_cluster_with_the_docker_socket_may_be_a_host() {
