@@ -28,6 +28,7 @@ mod appliers_tests;
 mod converge_tests;
 mod every_call_tests;
 mod host_tests;
+mod network_tests;
 mod recovery_tests;
 mod remove_tests;
 mod scenario_tests;
