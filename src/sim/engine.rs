@@ -307,6 +307,10 @@ impl Engine for SimEngine {
     where
         S: Stream<Item = Bytes> + Send + Unpin + 'static,
     {
+        let hangs = self.history().faults.hanging;
+        if hangs {
+            return pending().await;
+        }
         Ok(ExecOutput::default())
     }
 

@@ -15,13 +15,13 @@
 
 mod containers;
 mod docker;
-mod engine;
-mod faults;
+pub(crate) mod engine;
+pub(crate) mod faults;
 mod k3s;
-mod lab;
+pub(crate) mod lab;
 mod losses;
 mod projection;
-mod specs;
+pub(crate) mod specs;
 mod wounds;
 
 mod appliers_tests;
