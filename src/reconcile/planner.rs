@@ -103,6 +103,7 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
                 plan = diff(&seen.observed);
             }
         }
+        self.check_network(&record, &plan).await?;
         Ok(plan)
     }
 
