@@ -148,8 +148,8 @@ async fn wake_all(clusters: &Store<K3sCluster>, wake: &mpsc::Sender<ObjectRef<K3
 
 /// The clusters that an event matters to.
 ///
-/// A cluster that waits after a failure is left to its back-off: its own failing tries cause
-/// events, too. But one that waits for an image is told of every image that comes, and one that lists
+/// A cluster that waits after a failure is left to its back-off, and one that is at it hears of it
+/// afterwards: its own tries cause events, too. But one that waits for an image is told of every image that comes, and one that lists
 /// images of what becomes of those.
 fn woken_by(
     event: &EngineEvent,
@@ -162,7 +162,7 @@ fn woken_by(
         })
     } else if matters(event) {
         owner_of(event, clusters)
-            .filter(|cluster| !backoff.waits(cluster.metadata.uid.as_deref().unwrap_or_default()))
+            .filter(|cluster| backoff.wakes(cluster.metadata.uid.as_deref().unwrap_or_default()))
             .into_iter()
             .collect()
     } else {

@@ -95,6 +95,7 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
         (Err(_), _) => (Some(STRUGGLING), None),
     };
     Outcome {
+        held_up: matches!(end, Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. }))),
         coming_up,
         internal_candidates: seen.record.iter().flat_map(|r| internal_candidates(request, r)).collect(),
         access: seen.access,

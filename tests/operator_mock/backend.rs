@@ -1,6 +1,6 @@
 //! A Docker host that does what the scenario says, and remembers what it was asked.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use futures::Stream;
 use jiff::Timestamp;
@@ -30,6 +30,8 @@ pub enum Scenario {
     Away,
     /// Something is still there after a removal.
     Sticky,
+    /// Something in Docker is in use.
+    Busy,
 }
 
 pub struct FakeBackend {
@@ -41,6 +43,8 @@ pub struct FakeBackend {
     /// The records on it, and who else has something there.
     pub records: Mutex<Vec<Volume>>,
     pub owners: Mutex<Vec<Identity>>,
+    /// What happens during each step.
+    pub meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl FakeBackend {
@@ -52,6 +56,7 @@ impl FakeBackend {
             engine: Mutex::new(ENGINE.into()),
             records: Mutex::default(),
             owners: Mutex::default(),
+            meanwhile: Mutex::default(),
         }
     }
 
@@ -70,11 +75,15 @@ impl FakeBackend {
 impl Backend for FakeBackend {
     async fn step(&self, request: &Request, now: Timestamp) -> Outcome {
         self.steps.lock().unwrap().push(request.clone());
+        self.meanwhile.lock().unwrap().iter().for_each(|happens| happens());
         let mut status = request.former.clone();
         status.engine_id.get_or_insert_with(|| ENGINE.into());
         let (ready, reason, message) = match &request.values {
             Ok(_) if self.is(Scenario::Away) => {
                 (None, Reason::EngineUnavailable, "Docker is away".to_owned())
+            }
+            Ok(_) if self.is(Scenario::Busy) => {
+                (Some(false), Reason::Progressing, "another container has its pinned address".to_owned())
             }
             Ok(_) => (Some(true), Reason::Ready, "every node is Ready".to_owned()),
             Err(blocked) => (Some(false), blocked.reason, blocked.message.clone()),
@@ -84,7 +93,7 @@ impl Backend for FakeBackend {
         };
         set(condition::READY, ready);
         set(condition::AVAILABLE, ready);
-        set(condition::STALLED, Some(ready == Some(false)));
+        set(condition::STALLED, Some(ready == Some(false) && reason != Reason::Progressing));
         let up = ready == Some(true);
         status.phase = if up { Phase::Running } else { Phase::Failed };
         status.endpoint = up.then(|| "https://127.0.0.1:16443".to_owned());
@@ -101,7 +110,8 @@ impl Backend for FakeBackend {
             url: None,
             imports: Vec::new(),
             changes: 0,
-            recheck: None,
+            recheck: self.is(Scenario::Busy).then_some(Duration::from_millis(400)),
+            held_up: self.is(Scenario::Busy),
             coming_up: None,
         }
     }
