@@ -180,4 +180,6 @@ pub struct EngineEvent {
     /// uid of the cluster it belongs to. Volume and network events carry no labels: there it is
     /// None and the name tells.
     pub owner: Option<String>,
+    /// What a container is in that cluster, in the words of its label.
+    pub role: Option<String>,
 }

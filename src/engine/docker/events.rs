@@ -72,6 +72,7 @@ fn translate(message: EventMessage) -> EngineEvent {
         kind: message.typ.map(|kind| kind.to_string()).unwrap_or_default(),
         action: message.action.unwrap_or_default(),
         owner: attributes.remove(label::OWNER),
+        role: attributes.remove(label::ROLE),
         // A volume's name is its id.
         name: attributes.remove("name").or(actor.id).unwrap_or_default(),
     }
