@@ -41,6 +41,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Containers, also those that stand still.
     fn list_containers(&self, scope: &Scope) -> impl Future<Output = Result<Vec<Container>>> + Send;
 
+    /// The container with this whole id, as the list has it; None if it is not there.
+    fn container(&self, id: &str) -> impl Future<Output = Result<Option<Container>>> + Send;
+
     /// Volumes.
     fn list_volumes(&self, scope: &Scope) -> impl Future<Output = Result<Vec<Volume>>> + Send;
 
@@ -182,4 +185,6 @@ pub struct EngineEvent {
     pub owner: Option<String>,
     /// What a container is in that cluster, in the words of its label.
     pub role: Option<String>,
+    /// Id of the container that joined a network, or left it.
+    pub container: Option<String>,
 }

@@ -45,6 +45,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Everybody who has objects under `uid`.
     fn owners(&self, uid: &str) -> impl Future<Output = Result<Vec<Identity>, EngineError>> + Send;
 
+    /// The container with this id, whoever it belongs to. One list of it alone.
+    fn container(&self, id: &str) -> impl Future<Output = Result<Option<Container>, EngineError>> + Send;
+
     /// How Pods of the host cluster reach nested APIs. Found out once for each connection.
     fn internal(&self) -> impl Future<Output = Result<InternalAccess, EngineError>> + Send;
 
@@ -114,6 +117,10 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
 
     async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
         owners(&self.world.engine, uid).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Option<Container>, EngineError> {
+        self.world.engine.container(id).await
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

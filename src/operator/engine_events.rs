@@ -13,9 +13,9 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{backend::Backend, backoff::BackOff, context::Context, server::Health};
 use crate::{
-    api::{Identity, K3sCluster, Reason, Role, condition},
+    api::{Identity, K3sCluster, Reason, Role, condition, label},
     engine::{EngineError, EngineEvent},
-    plan::{image_name, image_repository},
+    plan::{InternalAccess, image_name, image_repository},
 };
 
 /// A stream that lasted so long was one; one that ends sooner was refused, and the back-off grows.
@@ -74,7 +74,7 @@ pub(super) async fn follow<B: Backend>(
                 let began = Instant::now();
                 let end = loop {
                     let events = ctx.backend.events(heard);
-                    match hear(events, &mut heard, &clusters, &ctx.backoff, &wake).await {
+                    match hear(&ctx.backend, events, &mut heard, &clusters, &ctx.backoff, &wake).await {
                         End::Silent => {}
                         end => break end,
                     }
@@ -110,7 +110,8 @@ enum End {
 }
 
 /// One connection, until it ends. `heard` follows what it told, in the engine's time.
-async fn hear(
+async fn hear<B: Backend>(
+    backend: &B,
     events: impl Stream<Item = Result<EngineEvent, EngineError>>,
     heard: &mut Timestamp,
     clusters: &Store<K3sCluster>,
@@ -129,6 +130,11 @@ async fn hear(
             // The next one: Docker tells of what happened at that very moment, too.
             *heard = at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(at).max(*heard);
         }
+        let event = match attributed(event, clusters, backend).await {
+            Ok(event) => event,
+            // It might matter to anybody.
+            Err(error) => return End::Lost(Some(error)),
+        };
         for cluster in woken_by(&event, clusters, backoff) {
             tracing::debug!(?event, %cluster, "wakes");
             if wake.send(cluster).await.is_err() {
@@ -136,6 +142,28 @@ async fn hear(
             }
         }
     }
+}
+
+/// The event with the owner of the container that left a network which is no cluster's own: the host
+/// cluster's, in which load balancers are guests, or one that clusters have joined. Its name tells nobody.
+async fn attributed<B: Backend>(
+    event: EngineEvent,
+    clusters: &Store<K3sCluster>,
+    backend: &B,
+) -> Result<EngineEvent, EngineError> {
+    let left = (event.kind == "network" && event.action == "disconnect").then(|| event.container.clone());
+    let Some(container) = left.flatten() else { return Ok(event) };
+    let joined = |cluster: &K3sCluster| {
+        let network = cluster.spec.network.as_ref().and_then(|network| network.name.as_ref());
+        network == Some(&event.name)
+    };
+    let is_shared = clusters.find(joined).is_some()
+        || backend.internal().await? == InternalAccess::Join { network: event.name.clone() };
+    if !is_shared {
+        return Ok(event);
+    }
+    let mut labels = backend.container(&container).await?.map(|found| found.labels).unwrap_or_default();
+    Ok(EngineEvent { owner: labels.remove(label::OWNER), ..event })
 }
 
 async fn wake_all(clusters: &Store<K3sCluster>, wake: &mpsc::Sender<ObjectRef<K3sCluster>>) {
@@ -171,7 +199,7 @@ fn woken_by(
     found.iter().map(|cluster| ObjectRef::from_obj(cluster.as_ref())).collect()
 }
 
-/// Container events carry the label; the names of volumes and networks end in the suffix.
+/// Container events carry the label, and it was asked for where needed; the names of volumes and networks end in the suffix.
 fn owner_of(event: &EngineEvent, clusters: &Store<K3sCluster>) -> Option<Arc<K3sCluster>> {
     match &event.owner {
         Some(owner) => clusters.find(|cluster| uids(cluster).contains(&owner.as_str())),

@@ -215,6 +215,11 @@ impl Engine for SimEngine {
         self.ask("list containers", |docker| docker.list_containers(&labels(scope))).await
     }
 
+    async fn container(&self, id: &str) -> Result<Option<Container>> {
+        let all = self.ask("list containers", |docker| docker.list_containers(&[])).await?;
+        Ok(all.into_iter().find(|container| container.id == id))
+    }
+
     async fn list_volumes(&self, scope: &Scope) -> Result<Vec<Volume>> {
         self.ask("list volumes", |docker| docker.list_volumes(&labels(scope))).await
     }

@@ -9,7 +9,7 @@ use k3nest::{
     engine::{EngineError, EngineEvent},
     k3s::Access,
     operator::Backend,
-    plan::{InternalAccess, Sensitive, Volume},
+    plan::{Container, InternalAccess, Sensitive, Volume},
     reconcile::{Import, Outcome, Removal, Request},
 };
 
@@ -140,6 +140,10 @@ impl Backend for FakeBackend {
     async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
         let owners = self.owners.lock().unwrap();
         self.away().map(|()| owners.iter().filter(|owner| owner.uid == uid).cloned().collect())
+    }
+
+    async fn container(&self, _id: &str) -> Result<Option<Container>, EngineError> {
+        self.away().map(|()| None)
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

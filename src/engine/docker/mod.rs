@@ -66,6 +66,10 @@ impl Engine for Docker {
         lists::containers(self, scope).await
     }
 
+    async fn container(&self, id: &str) -> Result<Option<Container>> {
+        lists::container_of(self, id).await
+    }
+
     async fn list_volumes(&self, scope: &Scope) -> Result<Vec<Volume>> {
         lists::volumes(self, scope).await
     }

@@ -73,6 +73,9 @@ impl Engine for FakeEngine {
     async fn list_containers(&self, _: &Scope) -> Result<Vec<Container>> {
         unimplemented!()
     }
+    async fn container(&self, _: &str) -> Result<Option<Container>> {
+        unimplemented!()
+    }
     async fn list_volumes(&self, _: &Scope) -> Result<Vec<Volume>> {
         unimplemented!()
     }

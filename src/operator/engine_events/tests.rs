@@ -3,7 +3,16 @@
 use kube::runtime::{reflector, watcher};
 
 use super::*;
-use crate::api::{ADOPT_ANNOTATION, K3sClusterSpec, set_condition};
+use crate::{
+    api::{ADOPT_ANNOTATION, K3sClusterSpec, set_condition},
+    operator::DockerBackend,
+    reconcile::World,
+    sim::{
+        engine::{SimClusters, SimEngine},
+        lab::{Lab, host},
+        specs::{Draft, Place, SHARED_NETWORK, dev},
+    },
+};
 
 const UID: &str = "12345678-9abc-4def-8000-000000000000";
 
@@ -31,7 +40,13 @@ fn event(kind: &str, action: &str, name: &str, owner: Option<&str>) -> EngineEve
         at: None,
         owner: owner.map(Into::into),
         role: None,
+        container: None,
     }
+}
+
+fn backend(engine: &SimEngine, host_ip: Option<&str>) -> DockerBackend<SimEngine, SimClusters> {
+    let world = World::new(engine.clone(), SimClusters(engine.clone()), Box::new(|_| {}));
+    DockerBackend::new(world, host_ip.map(|address| address.parse().unwrap()))
 }
 
 fn wakes(event: &EngineEvent) -> bool {
@@ -58,7 +73,8 @@ async fn heard_of(these: Vec<(u64, EngineEvent)>, from: i64) -> (End, i64, u64) 
     });
     let (began, mut heard) = (Instant::now(), at(from));
     let events = coming.chain(futures::stream::pending());
-    let end = hear(events, &mut heard, &store(None), &BackOff::up_to(LONGEST_AWAY), &wake).await;
+    let (backend, backoff) = (backend(&SimEngine::default(), None), BackOff::up_to(LONGEST_AWAY));
+    let end = hear(&backend, events, &mut heard, &store(None), &backoff, &wake).await;
     (end, heard.as_second(), began.elapsed().as_secs())
 }
 
@@ -73,6 +89,50 @@ async fn a_stream_that_died_without_a_word_is_asked_for_again_from_where_it_was(
     assert_eq!((heard, took), (1210, 20 + 29 + SILENCE.as_secs()));
     let (_, heard, _) = heard_of(Vec::new(), 1000).await;
     assert_eq!(heard, 1000);
+}
+
+/// The network's name does not tell whose container it was.
+#[tokio::test]
+async fn who_left_a_network_of_others_is_asked_for() {
+    let guest = (Draft { internal: 1, ..Draft::default() }, Some("172.30.0.2"));
+    let joined = (Draft { place: Place::Joined, ..Draft::default() }, None);
+    for (draft, host_ip) in [guest, joined] {
+        let mut lab = Lab::new(host());
+        lab.settle(&draft, &dev()).expect("an end");
+        let id = |name: &str| lab.engine.docker().containers[name].id.clone();
+        let (own, other) = (id(&dev().object_name("dev-lb")), id("somebody"));
+        let (store, mut writer) = reflector::store();
+        let mut cluster = K3sCluster::new("dev", serde_json::from_value(draft.spec()).unwrap());
+        cluster.metadata.uid = Some(dev().uid);
+        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
+        let (backend, backoff) = (backend(&lab.engine, host_ip), BackOff::up_to(LONGEST_AWAY));
+        backend.connect().await.unwrap();
+
+        for (network, container, woken, asked) in [
+            (SHARED_NETWORK, own.as_str(), 1, 1),
+            (SHARED_NETWORK, other.as_str(), 0, 1),
+            (SHARED_NETWORK, "gone", 0, 1),
+            ("bridge", own.as_str(), 0, 0),
+        ] {
+            let (wake, mut heard) = mpsc::channel(BUFFER);
+            let left = EngineEvent {
+                container: Some(container.into()),
+                ..event("network", "disconnect", network, None)
+            };
+            let (events, calls) = (futures::stream::iter([Ok(left)]), lab.engine.calls());
+            hear(&backend, events, &mut Timestamp::UNIX_EPOCH.clone(), &store, &backoff, &wake).await;
+            drop(wake);
+            let mut count = 0;
+            while heard.recv().await.is_some() {
+                count += 1;
+            }
+            assert_eq!(
+                (count, lab.engine.calls() - calls),
+                (woken, asked),
+                "{draft:?} {network} {container}"
+            );
+        }
+    }
 }
 
 #[test]
