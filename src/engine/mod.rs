@@ -35,7 +35,10 @@ pub enum Scope {
 /// Every call is bounded in time by the implementation and idempotent where its comment says so.
 /// A trait, so that property tests can put a simulated engine with faults in its place.
 pub trait Engine: Send + Sync + 'static {
-    /// Who the engine is. Also the way to ask whether it answers.
+    /// Whether the engine answers, which costs it nothing.
+    fn ping(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Who the engine is.
     fn info(&self) -> impl Future<Output = Result<EngineInfo>> + Send;
 
     /// Containers, also those that stand still.

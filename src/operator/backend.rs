@@ -36,6 +36,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes everything of a cluster.
     fn remove(&self, identity: &Identity) -> impl Future<Output = Result<Removal, EngineError>> + Send;
 
+    /// Whether the engine answers; nothing is cheaper to ask.
+    fn ping(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
+
     /// Which engine this is.
     fn engine_id(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
 
@@ -104,6 +107,10 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
 
     async fn remove(&self, identity: &Identity) -> Result<Removal, EngineError> {
         reconcile::remove(&self.world, identity).await
+    }
+
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.world.engine.ping().await
     }
 
     async fn engine_id(&self) -> Result<String, EngineError> {

@@ -72,13 +72,7 @@ pub(super) async fn follow<B: Backend>(
                 };
                 lost = true;
                 let began = Instant::now();
-                let end = loop {
-                    let events = ctx.backend.events(heard);
-                    match hear(&ctx.backend, events, &mut heard, &clusters, &ctx.backoff, &wake).await {
-                        End::Silent => {}
-                        end => break end,
-                    }
-                };
+                let end = listen(&ctx.backend, &mut heard, &clusters, &ctx.backoff, &wake).await;
                 if began.elapsed() >= LASTED {
                     waits.reset("");
                 }
@@ -96,6 +90,27 @@ pub(super) async fn follow<B: Backend>(
 fn set_connected<B>(ctx: &Context<B>, health: &Health, connected: bool) {
     health.engine(connected);
     ctx.metrics.set_engine_connected(connected);
+}
+
+/// One stream after the other, as long as Docker is there. A daemon that hangs, or a socket that is
+/// forwarded to nowhere, is silent like one to which nothing happens: so it is asked.
+async fn listen<B: Backend>(
+    backend: &B,
+    heard: &mut Timestamp,
+    clusters: &Store<K3sCluster>,
+    backoff: &BackOff,
+    wake: &mpsc::Sender<ObjectRef<K3sCluster>>,
+) -> End {
+    loop {
+        match hear(backend, backend.events(*heard), heard, clusters, backoff, wake).await {
+            End::Silent => {
+                if let Err(error) = backend.ping().await {
+                    return End::Lost(Some(error));
+                }
+            }
+            end => return end,
+        }
+    }
 }
 
 /// Why a stream is heard no longer.

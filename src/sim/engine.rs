@@ -207,6 +207,10 @@ fn labels(scope: &Scope) -> Vec<String> {
 }
 
 impl Engine for SimEngine {
+    async fn ping(&self) -> Result<()> {
+        self.ask("ping", |_| ()).await
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         self.ask("info", |docker| docker.info.clone()).await
     }

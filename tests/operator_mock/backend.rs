@@ -129,6 +129,10 @@ impl Backend for FakeBackend {
         })
     }
 
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.away()
+    }
+
     async fn engine_id(&self) -> Result<String, EngineError> {
         self.away().map(|()| self.engine.lock().unwrap().clone())
     }

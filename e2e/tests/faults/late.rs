@@ -46,8 +46,8 @@ fn by_a_minute<L: Life>(story: &Story, new: impl Fn(&str) -> L + Sync) {
     let expected = first.seen();
     first.remove();
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    // Late subscriptions to events are among those of `events_lost`.
-    let requests = first.proxy().requests_of_rule().into_iter().filter(|request| !request.is_events());
+    // Late subscriptions to events, and what keeps them up, are among those of `events_lost`.
+    let requests = first.proxy().requests_of_rule().into_iter().filter(|request| !request.is_listening());
     requests.for_each(|request| *kinds.entry(request.kind()).or_default() += 1);
     let kinds: Vec<String> = kinds.into_keys().collect();
     story.tell(&format!("{} kinds of calls: {}", kinds.len(), kinds.join(", ")));

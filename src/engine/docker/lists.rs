@@ -23,6 +23,11 @@ use crate::{
 
 pub(super) type Filters = HashMap<String, Vec<String>>;
 
+pub(super) async fn ping(docker: &Docker) -> Result<()> {
+    let call = Call::new("ask", "Docker", "whether it is there");
+    docker.call(&call, limits::QUESTION, |client| async move { client.ping().await.map(drop) }).await
+}
+
 pub(super) async fn info(docker: &Docker) -> Result<EngineInfo> {
     let call = Call::new("ask", "Docker", "who it is");
     let info = docker.call(&call, limits::QUESTION, |client| async move { client.info().await }).await?;

@@ -58,6 +58,10 @@ impl Docker {
 }
 
 impl Engine for Docker {
+    async fn ping(&self) -> Result<()> {
+        lists::ping(self).await
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         lists::info(self).await
     }

@@ -67,6 +67,9 @@ impl Engine for FakeEngine {
     async fn started(&self, _: &str) -> Result<Option<jiff::Timestamp>> {
         unimplemented!()
     }
+    async fn ping(&self) -> Result<()> {
+        unimplemented!()
+    }
     async fn info(&self) -> Result<EngineInfo> {
         unimplemented!()
     }

@@ -9,6 +9,7 @@ use crate::{
     reconcile::World,
     sim::{
         engine::{SimClusters, SimEngine},
+        faults::Faults,
         lab::{Lab, host},
         specs::{Draft, Place, SHARED_NETWORK, dev},
     },
@@ -133,6 +134,19 @@ async fn who_left_a_network_of_others_is_asked_for() {
             );
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_docker_that_is_silent_because_it_hangs_is_lost() {
+    let (engine, clusters, backoff) = (SimEngine::default(), store(None), BackOff::up_to(LONGEST_AWAY));
+    let (wake, _woken) = mpsc::channel(BUFFER);
+    // It answers the first two questions.
+    engine.arrange(Faults { away: std::iter::once(3..usize::MAX).collect(), ..Faults::default() });
+    let (backend, began, mut heard) = (backend(&engine, None), Instant::now(), Timestamp::UNIX_EPOCH);
+    let listens = listen(&backend, &mut heard, &clusters, &backoff, &wake);
+    let end = tokio::time::timeout(SILENCE * 10, listens).await.expect("an end");
+    assert!(matches!(end, End::Lost(Some(EngineError::Unavailable { .. }))), "{end:?}");
+    assert_eq!(began.elapsed().as_secs(), SILENCE.as_secs() * 3);
 }
 
 #[test]
