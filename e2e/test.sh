@@ -81,7 +81,9 @@ crds() {
 }
 
 fixtures() {
-  e2e/node-image/build.sh && e2e/nginx-image/build.sh && e2e/tools-image/build.sh
+  # The second version is where upgrades come from.
+  e2e/node-image/build.sh && e2e/node-image/build.sh --version v1.35.4+k3s1 &&
+    e2e/nginx-image/build.sh && e2e/tools-image/build.sh
 }
 export -f contract crds fixtures
 

@@ -120,6 +120,9 @@ pub struct Outcome {
     pub changes: usize,
     /// When to look again, unless an event comes first. None: only on events.
     pub recheck: Option<Duration>,
+    /// Whether it ended at something in Docker that is in use, changing or gone: that mostly passes by
+    /// itself, but may not.
+    pub held_up: bool,
     /// What to wait for rather than [`Self::recheck`], while nodes come up.
     pub coming_up: Option<ComingUp>,
 }

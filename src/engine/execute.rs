@@ -129,12 +129,17 @@ impl<E: Engine, I: Inside> Worker<'_, E, I> {
             }
             Action::StartContainer { id, want } => {
                 self.say(&format!("starting {}", want.hostname));
-                self.start(id, want).await
+                self.write(id, want).await?;
+                let started = engine.start_container(id).await;
+                if matches!(started, Err(EngineError::NotFound { .. })) {
+                    // It knows its networks by their ids: once one was removed, and be it that there is
+                    // another of its name, it can never start again. Data lies in volumes; the next plan
+                    // makes it anew.
+                    engine.remove_container(id).await?;
+                }
+                started
             }
-            Action::TellNode { id, want } => {
-                let files = self.inside.files(id, want).await?;
-                engine.write_files(id, &files).await
-            }
+            Action::TellNode { id, want } => self.write(id, want).await,
             Action::ForgetNode(node) => {
                 self.say(&format!("making the cluster forget {node}, whose data is lost"));
                 self.inside.forget(node).await
@@ -177,9 +182,13 @@ impl<E: Engine, I: Inside> Worker<'_, E, I> {
     }
 
     async fn start(&self, id: &str, want: &ContainerWant) -> Result<()> {
-        let files = self.inside.files(id, want).await?;
-        self.engine.write_files(id, &files).await?;
+        self.write(id, want).await?;
         self.engine.start_container(id).await
+    }
+
+    async fn write(&self, id: &str, want: &ContainerWant) -> Result<()> {
+        let files = self.inside.files(id, want).await?;
+        self.engine.write_files(id, &files).await
     }
 
     /// The mark that says which configuration is loaded comes last, after nginx took it over.

@@ -35,11 +35,17 @@ pub enum Scope {
 /// Every call is bounded in time by the implementation and idempotent where its comment says so.
 /// A trait, so that property tests can put a simulated engine with faults in its place.
 pub trait Engine: Send + Sync + 'static {
-    /// Who the engine is. Also the way to ask whether it answers.
+    /// Whether the engine answers, which costs it nothing.
+    fn ping(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// Who the engine is.
     fn info(&self) -> impl Future<Output = Result<EngineInfo>> + Send;
 
     /// Containers, also those that stand still.
     fn list_containers(&self, scope: &Scope) -> impl Future<Output = Result<Vec<Container>>> + Send;
+
+    /// The container with this whole id, as the list has it; None if it is not there.
+    fn container(&self, id: &str) -> impl Future<Output = Result<Option<Container>>> + Send;
 
     /// Volumes.
     fn list_volumes(&self, scope: &Scope) -> impl Future<Output = Result<Vec<Volume>>> + Send;
@@ -184,4 +190,8 @@ pub struct EngineEvent {
     /// uid of the cluster it belongs to. Volume and network events carry no labels: there it is
     /// None and the name tells.
     pub owner: Option<String>,
+    /// What a container is in that cluster, in the words of its label.
+    pub role: Option<String>,
+    /// Id of the container that joined a network, or left it.
+    pub container: Option<String>,
 }

@@ -36,6 +36,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes everything of a cluster, in the name of who looks after it.
     fn remove(&self, acting: &Acting) -> impl Future<Output = Result<Removal, EngineError>> + Send;
 
+    /// Whether the engine answers; nothing is cheaper to ask.
+    fn ping(&self) -> impl Future<Output = Result<(), EngineError>> + Send;
+
     /// Which engine this is.
     fn engine_id(&self) -> impl Future<Output = Result<String, EngineError>> + Send;
 
@@ -44,6 +47,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Everybody who has objects under `uid`.
     fn owners(&self, uid: &str) -> impl Future<Output = Result<Vec<Identity>, EngineError>> + Send;
+
+    /// The container with this id, whoever it belongs to. One list of it alone.
+    fn container(&self, id: &str) -> impl Future<Output = Result<Option<Container>, EngineError>> + Send;
 
     /// How Pods of the host cluster reach nested APIs. Found out once for each connection.
     fn internal(&self) -> impl Future<Output = Result<InternalAccess, EngineError>> + Send;
@@ -103,6 +109,10 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
         reconcile::remove(&self.world, &acting.identity, acting.adopter.as_ref()).await
     }
 
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.world.engine.ping().await
+    }
+
     async fn engine_id(&self) -> Result<String, EngineError> {
         Ok(self.world.engine.info().await?.id)
     }
@@ -114,6 +124,10 @@ impl<E: Engine, A: ClusterApi> Backend for DockerBackend<E, A> {
 
     async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
         owners(&self.world.engine, uid).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Option<Container>, EngineError> {
+        self.world.engine.container(id).await
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

@@ -13,9 +13,9 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{backend::Backend, backoff::BackOff, context::Context, server::Health};
 use crate::{
-    api::{Identity, K3sCluster, Reason, condition},
+    api::{Identity, K3sCluster, Reason, Role, condition, label},
     engine::{EngineError, EngineEvent},
-    plan::{image_name, image_repository},
+    plan::{InternalAccess, image_name, image_repository},
 };
 
 /// A stream that lasted so long was one; one that ends sooner was refused, and the back-off grows.
@@ -72,13 +72,7 @@ pub(super) async fn follow<B: Backend>(
                 };
                 lost = true;
                 let began = Instant::now();
-                let end = loop {
-                    let events = ctx.backend.events(heard);
-                    match hear(events, &mut heard, &clusters, &ctx.backoff, &wake).await {
-                        End::Silent => {}
-                        end => break end,
-                    }
-                };
+                let end = listen(&ctx.backend, &mut heard, &clusters, &ctx.backoff, &wake).await;
                 if began.elapsed() >= LASTED {
                     waits.reset("");
                 }
@@ -98,6 +92,27 @@ fn set_connected<B>(ctx: &Context<B>, health: &Health, connected: bool) {
     ctx.metrics.set_engine_connected(connected);
 }
 
+/// One stream after the other, as long as Docker is there. A daemon that hangs, or a socket that is
+/// forwarded to nowhere, is silent like one to which nothing happens: so it is asked.
+async fn listen<B: Backend>(
+    backend: &B,
+    heard: &mut Timestamp,
+    clusters: &Store<K3sCluster>,
+    backoff: &BackOff,
+    wake: &mpsc::Sender<ObjectRef<K3sCluster>>,
+) -> End {
+    loop {
+        match hear(backend, backend.events(*heard), heard, clusters, backoff, wake).await {
+            End::Silent => {
+                if let Err(error) = backend.ping().await {
+                    return End::Lost(Some(error));
+                }
+            }
+            end => return end,
+        }
+    }
+}
+
 /// Why a stream is heard no longer.
 #[derive(Debug)]
 enum End {
@@ -110,7 +125,8 @@ enum End {
 }
 
 /// One connection, until it ends. `heard` follows what it told, in the engine's time.
-async fn hear(
+async fn hear<B: Backend>(
+    backend: &B,
     events: impl Stream<Item = Result<EngineEvent, EngineError>>,
     heard: &mut Timestamp,
     clusters: &Store<K3sCluster>,
@@ -129,6 +145,11 @@ async fn hear(
             // The next one: Docker tells of what happened at that very moment, too.
             *heard = at.saturating_add(SignedDuration::from_nanos(1)).unwrap_or(at).max(*heard);
         }
+        let event = match attributed(event, clusters, backend).await {
+            Ok(event) => event,
+            // It might matter to anybody.
+            Err(error) => return End::Lost(Some(error)),
+        };
         for cluster in woken_by(&event, clusters, backoff) {
             tracing::debug!(?event, %cluster, "wakes");
             if wake.send(cluster).await.is_err() {
@@ -136,6 +157,28 @@ async fn hear(
             }
         }
     }
+}
+
+/// The event with the owner of the container that left a network which is no cluster's own: the host
+/// cluster's, in which load balancers are guests, or one that clusters have joined. Its name tells nobody.
+async fn attributed<B: Backend>(
+    event: EngineEvent,
+    clusters: &Store<K3sCluster>,
+    backend: &B,
+) -> Result<EngineEvent, EngineError> {
+    let left = (event.kind == "network" && event.action == "disconnect").then(|| event.container.clone());
+    let Some(container) = left.flatten() else { return Ok(event) };
+    let joined = |cluster: &K3sCluster| {
+        let network = cluster.spec.network.as_ref().and_then(|network| network.name.as_ref());
+        network == Some(&event.name)
+    };
+    let is_shared = clusters.find(joined).is_some()
+        || backend.internal().await? == InternalAccess::Join { network: event.name.clone() };
+    if !is_shared {
+        return Ok(event);
+    }
+    let mut labels = backend.container(&container).await?.map(|found| found.labels).unwrap_or_default();
+    Ok(EngineEvent { owner: labels.remove(label::OWNER), ..event })
 }
 
 async fn wake_all(clusters: &Store<K3sCluster>, wake: &mpsc::Sender<ObjectRef<K3sCluster>>) {
@@ -148,8 +191,8 @@ async fn wake_all(clusters: &Store<K3sCluster>, wake: &mpsc::Sender<ObjectRef<K3
 
 /// The clusters that an event matters to.
 ///
-/// A cluster that waits after a failure is left to its back-off: its own failing tries cause
-/// events, too. But one that waits for an image is told of every image that comes, and one that lists
+/// A cluster that waits after a failure is left to its back-off, and one that is at it hears of it
+/// afterwards: its own tries cause events, too. But one that waits for an image is told of every image that comes, and one that lists
 /// images of what becomes of those.
 fn woken_by(
     event: &EngineEvent,
@@ -162,7 +205,7 @@ fn woken_by(
         })
     } else if matters(event) {
         owner_of(event, clusters)
-            .filter(|cluster| !backoff.waits(cluster.metadata.uid.as_deref().unwrap_or_default()))
+            .filter(|cluster| backoff.wakes(cluster.metadata.uid.as_deref().unwrap_or_default()))
             .into_iter()
             .collect()
     } else {
@@ -171,7 +214,7 @@ fn woken_by(
     found.iter().map(|cluster| ObjectRef::from_obj(cluster.as_ref())).collect()
 }
 
-/// Container events carry the label; the names of volumes and networks end in the suffix.
+/// Container events carry the label, and it was asked for where needed; the names of volumes and networks end in the suffix.
 fn owner_of(event: &EngineEvent, clusters: &Store<K3sCluster>) -> Option<Arc<K3sCluster>> {
     match &event.owner {
         Some(owner) => clusters.find(|cluster| uids(cluster).contains(&owner.as_str())),
@@ -205,9 +248,11 @@ fn wants_image(cluster: &K3sCluster) -> bool {
         .any(|c| c.type_ == condition::READY && c.reason == Reason::ImageUnavailable.as_str())
 }
 
-/// Whether what happened can change what there is to do. Execs, health checks and mounts cannot.
+/// Whether what happened can change what there is to do. Execs, health checks and mounts cannot, nor can
+/// probes: who runs one knows when it ends, and one that is left behind is looked for when its time is over.
 fn matters(event: &EngineEvent) -> bool {
     match event.kind.as_str() {
+        "container" if event.role.as_deref() == Some(Role::Probe.as_str()) => false,
         "container" => {
             matches!(
                 event.action.as_str(),
@@ -231,145 +276,4 @@ fn suffix(uid: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use kube::runtime::{reflector, watcher};
-
-    use super::*;
-    use crate::api::{ADOPT_ANNOTATION, K3sClusterSpec, set_condition};
-
-    const UID: &str = "12345678-9abc-4def-8000-000000000000";
-
-    fn store(reason: Option<Reason>) -> Store<K3sCluster> {
-        let (store, mut writer) = reflector::store();
-        let spec: K3sClusterSpec =
-            serde_json::from_value(serde_json::json!({"version": "v1.36.1+k3s1"})).unwrap();
-        let mut cluster = K3sCluster::new("dev", spec);
-        cluster.metadata.namespace = Some("team".into());
-        cluster.metadata.uid = Some(UID.into());
-        if let Some(reason) = reason {
-            let status = cluster.status.get_or_insert_default();
-            let now = jiff::Timestamp::UNIX_EPOCH;
-            set_condition(&mut status.conditions, condition::READY, Some(false), reason, "", None, now);
-        }
-        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
-        store
-    }
-
-    fn event(kind: &str, action: &str, name: &str, owner: Option<&str>) -> EngineEvent {
-        EngineEvent {
-            kind: kind.into(),
-            action: action.into(),
-            name: name.into(),
-            at: None,
-            owner: owner.map(Into::into),
-        }
-    }
-
-    fn wakes(event: &EngineEvent) -> bool {
-        !woken_by(event, &store(None), &BackOff::up_to(LONGEST_AWAY)).is_empty()
-    }
-
-    #[test]
-    fn containers_are_told_by_label_and_volumes_and_networks_by_name() {
-        assert!(wakes(&event("container", "die", "any", Some(UID))));
-        assert!(wakes(&event("volume", "destroy", "k3nest-team-dev-server-0-data-12345678", None)));
-        assert!(wakes(&event("network", "disconnect", "k3nest-team-dev-12345678", None)));
-        assert!(!wakes(&event("container", "die", "any", Some("another"))));
-        assert!(!wakes(&event("volume", "destroy", "k3nest-team-dev-data-87654321", None)));
-    }
-
-    /// How a stream ends that brings these, each after so many seconds, and then nothing; with the
-    /// time up to which all was heard, in seconds.
-    async fn heard_of(these: Vec<(u64, EngineEvent)>, from: i64) -> (End, i64, u64) {
-        let at = |second: i64| Timestamp::from_second(second).unwrap();
-        let (wake, _woken) = mpsc::channel(BUFFER);
-        let coming = futures::stream::iter(these).then(|(pause, event)| async move {
-            tokio::time::sleep(Duration::from_secs(pause)).await;
-            Ok(event)
-        });
-        let (began, mut heard) = (Instant::now(), at(from));
-        let events = coming.chain(futures::stream::pending());
-        let end = hear(events, &mut heard, &store(None), &BackOff::up_to(LONGEST_AWAY), &wake).await;
-        (end, heard.as_second(), began.elapsed().as_secs())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_died_without_a_word_is_asked_for_again_from_where_it_was() {
-        let dies = |second| EngineEvent {
-            at: Timestamp::from_second(second).ok(),
-            ..event("container", "die", "any", Some(UID))
-        };
-        let (end, heard, took) = heard_of(vec![(20, dies(1100)), (29, dies(1210))], 1000).await;
-        assert!(matches!(end, End::Silent), "{end:?}");
-        assert_eq!((heard, took), (1210, 20 + 29 + SILENCE.as_secs()));
-        let (_, heard, _) = heard_of(Vec::new(), 1000).await;
-        assert_eq!(heard, 1000);
-    }
-
-    #[test]
-    fn objects_of_a_former_uid_wake_the_cluster_that_adopts_them() {
-        let (store, mut writer) = reflector::store();
-        let mut cluster = K3sCluster::new("dev", K3sClusterSpec::default());
-        cluster.metadata.namespace = Some("team".into());
-        cluster.metadata.uid = Some(UID.into());
-        let former = "87654321-9abc-4def-8000-000000000000";
-        cluster.metadata.annotations = Some([(ADOPT_ANNOTATION.to_owned(), former.to_owned())].into());
-        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
-        let backoff = BackOff::up_to(LONGEST_AWAY);
-        let woken = |event: &EngineEvent| woken_by(event, &store, &backoff).len();
-        for uid in [former, UID] {
-            assert_eq!(woken(&event("container", "die", "any", Some(uid))), 1, "{uid}");
-            let name = format!("k3nest-team-dev-data-{}", &uid[..8]);
-            assert_eq!(woken(&event("volume", "destroy", &name, None)), 1, "{name}");
-        }
-        assert_eq!(woken(&event("container", "die", "any", Some("another"))), 0);
-        // Its waits are kept by the resource.
-        backoff.failed(UID);
-        assert_eq!(woken(&event("container", "die", "any", Some(former))), 0);
-    }
-
-    #[test]
-    fn what_k3nest_itself_does_all_the_time_wakes_nobody() {
-        assert!(!wakes(&event("container", "exec_start: sh", "any", Some(UID))));
-        assert!(!wakes(&event("volume", "mount", "k3nest-team-dev-12345678", None)));
-    }
-
-    #[test]
-    fn an_image_wakes_those_who_wait_for_one() {
-        let (backoff, pulled) = (BackOff::up_to(LONGEST_AWAY), event("image", "load", "rancher/k3s", None));
-        backoff.failed(UID);
-        assert_eq!(woken_by(&pulled, &store(Some(Reason::ImageUnavailable)), &backoff).len(), 1);
-        assert!(woken_by(&pulled, &store(Some(Reason::Ready)), &backoff).is_empty());
-    }
-
-    #[test]
-    fn an_image_wakes_those_who_list_it() {
-        let (store, mut writer) = reflector::store();
-        let spec = serde_json::json!({"version": "v1.36.1+k3s1", "images": ["app:dev"]});
-        let mut cluster = K3sCluster::new("dev", serde_json::from_value(spec).unwrap());
-        cluster.metadata.uid = Some(UID.into());
-        writer.apply_watcher_event(&watcher::Event::Apply(cluster));
-        for (action, name, expected) in [
-            ("tag", "app:dev", true),
-            ("tag", "docker.io/library/app:dev", true),
-            ("tag", "app:other", false),
-            ("pull", "app", true),
-            ("pull", "other", false),
-            ("load", "sha256:1f", true),
-            ("import", "sha256:1f", true),
-            ("untag", "sha256:1f", true),
-            ("delete", "sha256:1f", true),
-            ("save", "sha256:1f", false),
-        ] {
-            let woken = woken_by(&event("image", action, name, None), &store, &BackOff::up_to(LONGEST_AWAY));
-            assert_eq!(!woken.is_empty(), expected, "{action} {name}");
-        }
-    }
-
-    #[test]
-    fn a_cluster_in_back_off_is_left_to_it() {
-        let backoff = BackOff::up_to(LONGEST_AWAY);
-        backoff.failed(UID);
-        assert!(woken_by(&event("container", "die", "any", Some(UID)), &store(None), &backoff).is_empty());
-    }
-}
+mod tests;

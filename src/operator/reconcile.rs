@@ -59,8 +59,14 @@ pub async fn reconcile<B: Backend>(
     let uid = ctx.identity(&cluster).uid;
     let result = finalizer(&ctx.clusters(&cluster), FINALIZER, cluster.clone(), |turn| async {
         match turn {
-            Turn::Apply(cluster) => apply(&cluster, &ctx).await.map(|next| action(next, &ctx, &uid)),
-            Turn::Cleanup(cluster) => cleanup(&cluster, &ctx).await.map(|()| Action::await_change()),
+            Turn::Apply(cluster) => {
+                ctx.backoff.begin(&uid);
+                apply(&cluster, &ctx).await.map(|next| action(next, &ctx, &uid))
+            }
+            Turn::Cleanup(cluster) => {
+                ctx.backoff.begin(&uid);
+                cleanup(&cluster, &ctx).await.map(|()| Action::await_change())
+            }
         }
     })
     .await;
@@ -98,7 +104,10 @@ fn action<B: Backend>(next: Next, ctx: &Context<B>, uid: &str) -> Action {
     if next == Next::BackOff {
         return Action::requeue(ctx.backoff.failed(uid));
     }
-    ctx.backoff.reset(uid);
+    if ctx.backoff.reset(uid) {
+        // Something happened meanwhile, maybe behind the back of what was looked at.
+        return Action::requeue(Duration::ZERO);
+    }
     match next {
         Next::After(wait) => Action::requeue(wait.min(RESYNC)),
         // Spread, so that clusters that started together do not stay together.
@@ -254,6 +263,7 @@ fn next(outcome: &Outcome, published: &publish::Published) -> Next {
     let images = [Reason::ImageMissing, Reason::NodeOutOfSpace];
     let is = |reasons: &[Reason], word: &str| reasons.iter().any(|reason| reason.as_str() == word);
     match trouble(&outcome.status) {
+        _ if outcome.held_up => Next::BackOff,
         Some(reason) if is(&watched, reason) => Next::Resync,
         // The step knows when the next try is due; what comes into Docker is told.
         Some(reason) if is(&images, reason) => outcome.recheck.map_or(Next::Resync, Next::After),

@@ -145,6 +145,28 @@ fn find_network<'a>(host: &'a HostFacts, name: &str) -> Result<&'a Network, Bloc
     }
 }
 
+/// Refuses to act on a cluster whose joined network is gone, or can no longer have its addresses: what is
+/// removed could not be made again, and what is started could not start.
+///
+/// # Errors
+/// Where `networks`, which are all of the engine, lack it.
+pub fn check_joined(input: &Input, record: &Record, networks: &[Network]) -> Result<(), Blocked> {
+    let Some(name) = input.spec.network.as_ref().and_then(|n| n.name.as_ref()) else { return Ok(()) };
+    let subnet = record.network.subnet;
+    let again = format!("docker network create --subnet {subnet} {name}");
+    let problem = match networks.iter().filter(|n| n.name == *name).min_by_key(|n| n.created) {
+        None => format!("Docker has no network {name} any more; make it again with {again}"),
+        Some(found) if found.subnet.is_none_or(|range| !range.contains(&record.load_balancer)) => format!(
+            "network {name} no longer has the cluster's addresses, which are in {subnet}; remove it and make it again with {again}"
+        ),
+        Some(_) => return Ok(()),
+    };
+    Err(Blocked::new(
+        Reason::NetworkUnusable,
+        format!("spec.network.name: {problem}. Nothing is done to the cluster until then; its data is kept"),
+    ))
+}
+
 fn allocate_network(input: &Input, host: &HostFacts) -> Result<RecordedNetwork, Blocked> {
     let wanted = input.spec.network.as_ref();
     if let Some(name) = wanted.and_then(|n| n.name.clone()) {

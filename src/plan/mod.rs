@@ -26,8 +26,8 @@ pub(crate) mod tests;
 
 pub use adopt::{Acting, Adopter, Wanted, adopt, adopted_by, refuse_other_keeper};
 pub use allocate::{
-    HostFacts, addresses_in, allocate, allocate_guest, names_port, next_guest, next_port, next_subnet,
-    parse_routes, pick_address, port_taken,
+    HostFacts, addresses_in, allocate, allocate_guest, check_joined, names_port, next_guest, next_port,
+    next_subnet, parse_routes, pick_address, port_taken,
 };
 pub use desired::{AGENT_POOL, API_PORT, SERVER_POOL, desired, version_numbers};
 pub use diff::{diff, images_needed};

@@ -4,13 +4,15 @@
 
 use std::{future::Future, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{Request, World, converge::Seen, inside};
 use crate::{
-    api::{K3sClusterStatus, Role},
+    api::{K3sClusterStatus, Role, condition},
     engine::Engine,
     k3s::{Access, ClusterApi, KUBECONFIG_PATH, NodeFacts},
+    plan::Observed,
 };
 
 /// Between two questions.
@@ -25,12 +27,24 @@ const STEP_EVERY: Duration = Duration::from_secs(2);
 /// How long news that is not the last is kept, so that nodes that come together cost one step.
 const GATHER: Duration = Duration::from_secs(1);
 
+/// How soon to look again while nodes come up: kubelets report within a second or so.
+const COMING_UP: Duration = Duration::from_millis(400);
+
+/// How long a cluster may take to come up before it is looked at less and less often. Three servers that
+/// are made take half a minute at worst.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// How seldom what comes up is looked at in the end.
+const SELDOM: Duration = Duration::from_secs(10);
+
 /// A cluster whose containers run and whose nodes are not all Ready.
 #[derive(Clone, Debug)]
 pub struct ComingUp {
     way_in: WayIn,
     /// Names of all its nodes, and which of them were Ready.
     nodes: Vec<(String, bool)>,
+    /// When a step is due without any news.
+    step_after: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -42,8 +56,13 @@ enum WayIn {
 }
 
 impl ComingUp {
-    /// What `seen` waits for.
-    pub(super) fn of(request: &Request, seen: &Seen, status: &K3sClusterStatus) -> Option<Self> {
+    /// What `seen` waits for, where a step is to follow after `recheck`.
+    pub(super) fn of(
+        request: &Request,
+        seen: &Seen,
+        status: &K3sClusterStatus,
+        recheck: Duration,
+    ) -> Option<Self> {
         let record = seen.record.as_ref()?;
         let (address, port) = inside::own_way_in(request, record).into_iter().next()?;
         let servers = seen.observed.containers.iter().filter(|c| c.role() == Some(Role::Server));
@@ -56,11 +75,12 @@ impl ComingUp {
             },
         };
         let nodes = status.nodes.iter().map(|node| (node.name.clone(), node.ready)).collect();
-        Some(Self { way_in, nodes })
+        Some(Self { way_in, nodes, step_after: recheck.max(STEP_EVERY) })
     }
 
     /// Waits until another step has something to find: a kubeconfig, all nodes Ready, some more for
-    /// a while, or two seconds gone. `hear` is told why the API is not ready.
+    /// a while, or two seconds gone, which become more where it takes long. `hear` is told why the API is
+    /// not ready.
     pub async fn news<E: Engine, A: ClusterApi>(&self, world: &World<E, A>, hear: impl Fn(&str)) {
         let asking = async {
             match &self.way_in {
@@ -70,7 +90,7 @@ impl ComingUp {
                 }
             }
         };
-        let _ = tokio::time::timeout(STEP_EVERY, asking).await;
+        let _ = tokio::time::timeout(self.step_after, asking).await;
     }
 
     /// Waits until one of the `servers` has a kubeconfig.
@@ -115,15 +135,35 @@ impl ComingUp {
     }
 }
 
+/// How soon to look again at what is not Ready yet: the longer that lasts, the later, since what has not
+/// come in a minute seldom comes within the next second. A container that was made since may come up as
+/// fast as any.
+pub(super) fn look_again(request: &Request, observed: Option<&Observed>, now: Timestamp) -> Duration {
+    let ready = request.former.conditions.iter().find(|c| c.type_ == condition::READY);
+    let Some(waits) = ready.filter(|c| c.status != "True") else { return COMING_UP };
+    let containers = observed.iter().flat_map(|observed| &observed.containers);
+    let made = containers.filter(|c| c.role() != Some(Role::Probe)).map(|c| c.created).max();
+    let since = made.map_or(waits.last_transition_time.0, |made| made.max(waits.last_transition_time.0));
+    let late = (now.duration_since(since) - PATIENCE).max(SignedDuration::ZERO).unsigned_abs();
+    (late / 10).clamp(COMING_UP, SELDOM)
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::{
+        api::{Reason, set_condition},
+        sim::{
+            lab::{Lab, host},
+            specs::{Draft, dev},
+        },
+    };
 
     fn cluster(nodes: &[(&str, bool)]) -> ComingUp {
         let nodes = nodes.iter().map(|(name, ready)| ((*name).to_owned(), *ready)).collect();
-        ComingUp { way_in: WayIn::Unknown(Vec::new()), nodes }
+        ComingUp { way_in: WayIn::Unknown(Vec::new()), nodes, step_after: STEP_EVERY }
     }
 
     fn ready(names: &[&str]) -> Vec<NodeFacts> {
@@ -156,5 +196,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_that_is_no_longer_ready_is_news() {
         assert_eq!(news(&cluster(&[("a", true), ("b", false)]), &[&["b"]]).await, ASK_EVERY);
+    }
+
+    #[test]
+    fn what_takes_long_is_looked_at_less_and_less_often() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let draft = Draft::default();
+        let mut request = draft.request(&dev());
+        let after = |request: &Request, observed: Option<&Observed>, second| {
+            look_again(request, observed, at(second)).as_millis()
+        };
+        assert_eq!(after(&request, None, 1000), 400, "nothing was said yet");
+        let conditions = &mut request.former.conditions;
+        set_condition(conditions, condition::READY, Some(false), Reason::Progressing, "", None, at(0));
+        let waits = [0, 14, 30, 60, 130, 100_000].map(|second| after(&request, None, second));
+        assert_eq!(waits, [400, 400, 400, 3000, 10_000, 10_000]);
+        assert_eq!(after(&request, None, -5), 400, "the clock was set back");
+
+        let mut lab = Lab::new(host());
+        lab.settle(&draft, &dev());
+        let observed =
+            Observed { containers: lab.engine.docker().list_containers(&[]), ..Observed::default() };
+        let made = observed.containers.iter().map(|c| c.created.as_second()).max().unwrap();
+        assert_eq!(after(&request, Some(&observed), made + 1), 400, "containers were made since");
+        assert_eq!(after(&request, Some(&observed), made + 60), 3000);
     }
 }

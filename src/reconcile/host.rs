@@ -5,9 +5,9 @@ use ipnet::Ipv4Net;
 use super::{converge::Seen, files::random_hex, planner::Planner, stop::Stop};
 use crate::{
     api::Role,
-    engine::{Engine, EngineError, ImageInfo, Probe},
+    engine::{Engine, EngineError, ImageInfo, Probe, Scope},
     k3s::ClusterApi,
-    plan::{self, Ask, Container, ContainerState, HostVerdict, Machine},
+    plan::{self, Ask, Container, ContainerState, HostVerdict, Machine, Plan, Record},
 };
 
 impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
@@ -68,6 +68,16 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         let machine = Machine::parse(&self.world.engine.run_once(&probe).await?);
         self.world.machines.note(&self.engine.id, self.now, machine.clone());
         Ok((machine, image))
+    }
+
+    /// Whether the network that the cluster has joined is still there, if there is something to do: the
+    /// record is of when it was.
+    pub(super) async fn check_network(&self, record: &Record, plan: &Plan) -> Result<(), Stop> {
+        if record.network.owned || plan.blocked.is_some() || plan.steps.is_empty() {
+            return Ok(());
+        }
+        let networks = self.world.engine.list_networks(&Scope::Everything).await?;
+        Ok(plan::check_joined(&self.input, record, &networks)?)
     }
 
     /// The nodes' image, where it is there.

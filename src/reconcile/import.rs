@@ -28,6 +28,10 @@ const NOTED: Duration = Duration::from_secs(10);
 /// Between two looks for that.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a node may take to say which images it has. An exec may be silent for longer than that, since an
+/// import may; this is a question.
+const ANSWER: Duration = Duration::from_secs(60);
+
 /// Carries out an import that a step has planned, and notes how it ended for the steps to come.
 /// Returns into how many nodes it came, and did not come.
 pub async fn import<E: Engine>(
@@ -161,7 +165,14 @@ pub async fn run_list<E: Engine>(
     command: &[String],
 ) -> Result<NodeImages, String> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let ran = engine.exec(&node.container, &words, futures::stream::empty()).await;
+    let asked = engine.exec(&node.container, &words, futures::stream::empty());
+    let Ok(ran) = tokio::time::timeout(ANSWER, asked).await else {
+        let short = &node.container[..node.container.len().min(12)];
+        return Err(format!(
+            "k3s ctr images ls: no answer within {} s; containerd in the node hangs or its disk is too slow: docker logs {short} may say why",
+            ANSWER.as_secs()
+        ));
+    };
     let output = ran.map_err(|error| error.to_string())?;
     succeeded(&output).map_err(|words| format!("k3s ctr images ls: {words}"))?;
     Ok(parse_images(&output.output))
@@ -180,4 +191,22 @@ fn failure(reference: &str, node: &ImageNode, why: &str) -> ImportFailure {
         format!("{what}: {why}; it is tried again")
     };
     ImportFailure { out_of_space, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{engine::SimEngine, faults::Faults};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_say_which_images_it_has_holds_nobody_up_for_long() {
+        let engine = SimEngine::default();
+        let node = ImageNode { name: "dev-server-0".into(), container: "1f".into() };
+        assert_eq!(list(&engine, &node, &["app:dev"]).await, Ok(NodeImages::default()));
+
+        engine.arrange(Faults { hanging: true, ..Faults::default() });
+        let asked = tokio::time::timeout(ANSWER * 2, list(&engine, &node, &["app:dev"])).await;
+        let why = asked.expect("an end").unwrap_err();
+        assert!(why.contains("no answer within 60 s") && why.contains("docker logs 1f"), "{why}");
+    }
 }

@@ -60,10 +60,12 @@ impl<'a, E: Engine, A: ClusterApi> Planner<'a, E, A> {
         }
         let record = self.record(seen).await?;
         let plan = self.plan_by(&record, seen).await?;
-        match self.served_unseen(&record, &plan, seen).await? {
-            None => Ok(plan),
-            Some(record) => self.plan_by(&record, seen).await,
-        }
+        let (record, plan) = match self.served_unseen(&record, &plan, seen).await? {
+            None => (record, plan),
+            Some(served) => (served.clone(), self.plan_by(&served, seen).await?),
+        };
+        self.check_network(&record, &plan).await?;
+        Ok(plan)
     }
 
     /// The plan by a record that stands.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{ComingUp, Outcome, Request, converge::Seen, inside::internal_candidates, stop::Stop};
+use super::{
+    ComingUp, Outcome, Request, coming_up::look_again, converge::Seen, inside::internal_candidates,
+    stop::Stop,
+};
 use crate::{
     api::{
         Blocked, Counts, K3sClusterStatus, NetworkStatus, NodeStatus, Phase, Reason, Role, condition, label,
@@ -14,9 +17,6 @@ use crate::{
     k3s::NodeFacts,
     plan::{ContainerState, Record, WantedImage},
 };
-
-/// How soon to look again while nodes come up: kubelets report within a second or so.
-const COMING_UP: Duration = Duration::from_millis(400);
 
 /// How soon to look again at what takes long or fails.
 const STRUGGLING: Duration = Duration::from_secs(5);
@@ -77,18 +77,25 @@ pub fn report(request: &Request, seen: Seen, end: Result<(), Stop>, now: Timesta
     set_conditions(&mut status, request, &seen, &verdict, now);
     set_host_condition(&mut status, request, &seen, (&verdict, end.is_ok()), now);
 
-    let recheck = match (&end, verdict.ready) {
-        (Ok(()), Some(true)) => seen.later,
-        (Ok(()), _) if verdict.about_images => images_recheck(&seen),
-        (Ok(()), _) if verdict.reason == Reason::NodeCrashLooping => Some(STRUGGLING),
-        (Ok(()), _) => Some(seen.recheck.unwrap_or(COMING_UP)),
-        (Err(Stop::Drifted(_)), _) => Some(COMING_UP),
-        (Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })), _) => Some(COMING_UP),
-        (Err(_), _) => Some(STRUGGLING),
+    let (recheck, coming_up) = match (&end, verdict.ready) {
+        (Ok(()), Some(true)) => (seen.later, None),
+        (Ok(()), _) if verdict.about_images => (images_recheck(&seen), None),
+        (Ok(()), _) if verdict.reason == Reason::NodeCrashLooping => (Some(STRUGGLING), None),
+        (Ok(()), _) => {
+            let soon = look_again(request, Some(&seen.observed), now);
+            match seen.recheck {
+                Some(time) => (Some(time.max(soon)), None),
+                None => (Some(soon), ComingUp::of(request, &seen, &status, soon)),
+            }
+        }
+        (
+            Err(Stop::Drifted(_) | Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. })),
+            _,
+        ) => (Some(look_again(request, None, now)), None),
+        (Err(_), _) => (Some(STRUGGLING), None),
     };
-    let comes_up = end.is_ok() && recheck == Some(COMING_UP) && seen.recheck.is_none();
-    let coming_up = comes_up.then(|| ComingUp::of(request, &seen, &status)).flatten();
     Outcome {
+        held_up: matches!(end, Err(Stop::Engine(EngineError::Busy { .. } | EngineError::NotFound { .. }))),
         coming_up,
         internal_candidates: seen.record.iter().flat_map(|r| internal_candidates(request, r)).collect(),
         access: seen.access,

@@ -35,11 +35,11 @@ impl Docker {
             [_] => return Err(refused(&what, format!("{} is in no subnet of the network", want.address))),
             _ => return Err(refused(&what, format!("network {} is ambiguous", want.network))),
         };
-        if let Some(guest) =
-            want.guest.as_ref().filter(|g| !self.networks.iter().any(|n| n.name == g.network))
-        {
-            return Err(not_found(&what, &guest.network));
-        }
+        let id_of = |name: &str| self.networks.iter().find(|n| n.name == name).map(|n| n.id.clone());
+        let guest_id = match &want.guest {
+            Some(guest) => Some(id_of(&guest.network).ok_or_else(|| not_found(&what, &guest.network))?),
+            None => None,
+        };
         let mut volumes = BTreeMap::new();
         for mount in &want.mounts {
             if let MountSource::Volume(name) = &mount.source {
@@ -56,7 +56,11 @@ impl Docker {
             self.volumes.insert(name.clone(), SimVolume { anonymous: true, ..SimVolume::default() });
             volumes.insert(target.clone(), name);
         }
-        self.place_container(want, ContainerState::Created, network_id, volumes)
+        let id = self.place_container(want, ContainerState::Created, network_id, volumes)?;
+        if let Some(made) = self.containers.get_mut(&want.name) {
+            made.guest_id = guest_id;
+        }
+        Ok(id)
     }
 
     /// What a probe says: of the host, or of the volumes that it looks into.
@@ -107,6 +111,7 @@ impl Docker {
             files: BTreeMap::new(),
             volumes,
             network_id,
+            guest_id: None,
             attached: true,
         };
         let id = container.id.clone();
@@ -127,8 +132,9 @@ impl Docker {
         if container.is_up() {
             return Ok(());
         }
-        if !self.networks.iter().any(|n| n.id == container.network_id) {
-            return Err(not_found(&what, &format!("network {}", container.network_id)));
+        let mut known = [&container.network_id].into_iter().chain(&container.guest_id);
+        if let Some(gone) = known.find(|id| !self.networks.iter().any(|n| n.id == **id)) {
+            return Err(not_found(&what, &format!("network {gone}")));
         }
         let up = |c: &&SimContainer| c.is_up();
         let asked = container.addresses();

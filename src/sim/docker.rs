@@ -39,6 +39,8 @@ pub struct SimContainer {
     pub volumes: BTreeMap<String, String>,
     /// The network it was created in: another one of the same name will not do.
     pub network_id: String,
+    /// The one that it joined besides, likewise.
+    pub guest_id: Option<String>,
     /// Whether it is still in its network.
     pub attached: bool,
 }
@@ -259,12 +261,8 @@ impl Docker {
 
     /// Only those that run hold an endpoint.
     pub fn remove_network(&mut self, id: &str) -> Result<()> {
-        let guests: BTreeSet<&str> =
-            self.networks.iter().filter(|n| n.id == id).map(|n| n.name.as_str()).collect();
         let holds = |c: &SimContainer| {
-            c.is_up()
-                && ((c.network_id == id && c.attached)
-                    || c.want.guest.as_ref().is_some_and(|g| guests.contains(g.network.as_str())))
+            c.is_up() && ((c.network_id == id && c.attached) || c.guest_id.as_deref() == Some(id))
         };
         if self.containers.values().any(holds) {
             return Err(busy(&format!("remove network {id}"), "has active endpoints"));

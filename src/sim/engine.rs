@@ -207,12 +207,21 @@ fn labels(scope: &Scope) -> Vec<String> {
 }
 
 impl Engine for SimEngine {
+    async fn ping(&self) -> Result<()> {
+        self.ask("ping", |_| ()).await
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         self.ask("info", |docker| docker.info.clone()).await
     }
 
     async fn list_containers(&self, scope: &Scope) -> Result<Vec<Container>> {
         self.ask("list containers", |docker| docker.list_containers(&labels(scope))).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Option<Container>> {
+        let all = self.ask("list containers", |docker| docker.list_containers(&[])).await?;
+        Ok(all.into_iter().find(|container| container.id == id))
     }
 
     async fn list_volumes(&self, scope: &Scope) -> Result<Vec<Volume>> {
@@ -311,6 +320,10 @@ impl Engine for SimEngine {
     where
         S: Stream<Item = Bytes> + Send + Unpin + 'static,
     {
+        let hangs = self.history().faults.hanging;
+        if hangs {
+            return pending().await;
+        }
         Ok(ExecOutput::default())
     }
 

@@ -29,6 +29,8 @@ pub struct Faults {
     pub at_call: BTreeMap<usize, Fault>,
     /// Calls, of any kind, that Docker does not answer.
     pub away: Vec<Range<usize>>,
+    /// Whether what is run in containers never ends.
+    pub hanging: bool,
     /// How many turns each call waits, over and over: so concurrent calls overtake each other.
     pub delays: Vec<u8>,
 }
@@ -64,6 +66,6 @@ pub fn faults(calls: usize) -> impl Strategy<Value = Faults> {
     let delays = prop::collection::vec(0..4u8, 0..7);
     (at, at_call, away, delays).prop_map(|(at, at_call, away, delays)| {
         let away = away.into_iter().map(|(from, length)| from..from + length).collect();
-        Faults { at, at_call, away, delays }
+        Faults { at, at_call, away, delays, hanging: false }
     })
 }

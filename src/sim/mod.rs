@@ -15,13 +15,13 @@
 
 mod containers;
 mod docker;
-mod engine;
-mod faults;
+pub(crate) mod engine;
+pub(crate) mod faults;
 mod k3s;
-mod lab;
+pub(crate) mod lab;
 mod losses;
 mod projection;
-mod specs;
+pub(crate) mod specs;
 mod wounds;
 
 mod adoption_tests;
@@ -29,6 +29,7 @@ mod appliers_tests;
 mod converge_tests;
 mod every_call_tests;
 mod host_tests;
+mod network_tests;
 mod recovery_tests;
 mod remove_tests;
 mod scenario_tests;

@@ -368,6 +368,22 @@ fn a_node_whose_container_was_started_again_is_ready_once_its_kubelet_has_spoken
     assert!(is_ready(&lab.step(&draft, &dev()).unwrap()));
 }
 
+#[test]
+fn a_cluster_that_does_not_come_up_is_looked_at_less_often_and_still_waited_for() {
+    let draft = Draft::default();
+    let mut lab = Lab::new(host());
+    lab.engine.docker().boot_millis = 3_600_000;
+    let mut now = lab.step(&draft, &dev()).unwrap();
+    while now.coming_up.is_none() {
+        lab.wait(Some(&now));
+        now = lab.step(&draft, &dev()).unwrap();
+    }
+    assert!(now.recheck < Some(Duration::from_secs(1)), "{:?}", now.recheck);
+    lab.pass(Duration::from_mins(5));
+    let later = lab.step(&draft, &dev()).unwrap();
+    assert_eq!((later.recheck, later.coming_up.is_some()), (Some(Duration::from_secs(10)), true));
+}
+
 /// A server that was to join and had not yet: where it begins anew, its image is known, too.
 #[test]
 fn a_daemon_that_was_killed_while_servers_joined() {

@@ -1,6 +1,6 @@
 //! A Docker host that does what the scenario says, and remembers what it was asked.
 
-use std::{collections::BTreeMap, sync::Mutex};
+use std::{collections::BTreeMap, sync::Mutex, time::Duration};
 
 use futures::Stream;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use k3nest::{
     engine::{EngineError, EngineEvent},
     k3s::Access,
     operator::Backend,
-    plan::{Acting, InternalAccess, Keeper, Sensitive, Volume},
+    plan::{Acting, Container, InternalAccess, Keeper, Sensitive, Volume},
     reconcile::{Import, Outcome, Removal, Request},
 };
 
@@ -30,6 +30,8 @@ pub enum Scenario {
     Away,
     /// Something is still there after a removal.
     Sticky,
+    /// Something in Docker is in use.
+    Busy,
 }
 
 pub struct FakeBackend {
@@ -43,6 +45,8 @@ pub struct FakeBackend {
     pub owners: Mutex<Vec<Identity>>,
     /// Who has adopted something there, by owner.
     pub keepers: Mutex<BTreeMap<String, Keeper>>,
+    /// What happens during each step.
+    pub meanwhile: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl FakeBackend {
@@ -55,6 +59,7 @@ impl FakeBackend {
             records: Mutex::default(),
             owners: Mutex::default(),
             keepers: Mutex::default(),
+            meanwhile: Mutex::default(),
         }
     }
 
@@ -73,11 +78,15 @@ impl FakeBackend {
 impl Backend for FakeBackend {
     async fn step(&self, request: &Request, now: Timestamp) -> Outcome {
         self.steps.lock().unwrap().push(request.clone());
+        self.meanwhile.lock().unwrap().iter().for_each(|happens| happens());
         let mut status = request.former.clone();
         status.engine_id.get_or_insert_with(|| ENGINE.into());
         let (ready, reason, message) = match &request.values {
             Ok(_) if self.is(Scenario::Away) => {
                 (None, Reason::EngineUnavailable, "Docker is away".to_owned())
+            }
+            Ok(_) if self.is(Scenario::Busy) => {
+                (Some(false), Reason::Progressing, "another container has its pinned address".to_owned())
             }
             Ok(_) => (Some(true), Reason::Ready, "every node is Ready".to_owned()),
             Err(blocked) => (Some(false), blocked.reason, blocked.message.clone()),
@@ -87,7 +96,7 @@ impl Backend for FakeBackend {
         };
         set(condition::READY, ready);
         set(condition::AVAILABLE, ready);
-        set(condition::STALLED, Some(ready == Some(false)));
+        set(condition::STALLED, Some(ready == Some(false) && reason != Reason::Progressing));
         let up = ready == Some(true);
         status.phase = if up { Phase::Running } else { Phase::Failed };
         status.endpoint = up.then(|| "https://127.0.0.1:16443".to_owned());
@@ -105,7 +114,8 @@ impl Backend for FakeBackend {
             imports: Vec::new(),
             initialised: up,
             changes: 0,
-            recheck: None,
+            recheck: self.is(Scenario::Busy).then_some(Duration::from_millis(400)),
+            held_up: self.is(Scenario::Busy),
             coming_up: None,
         }
     }
@@ -128,6 +138,10 @@ impl Backend for FakeBackend {
         })
     }
 
+    async fn ping(&self) -> Result<(), EngineError> {
+        self.away()
+    }
+
     async fn engine_id(&self) -> Result<String, EngineError> {
         self.away().map(|()| self.engine.lock().unwrap().clone())
     }
@@ -139,6 +153,10 @@ impl Backend for FakeBackend {
     async fn owners(&self, uid: &str) -> Result<Vec<Identity>, EngineError> {
         let owners = self.owners.lock().unwrap();
         self.away().map(|()| owners.iter().filter(|owner| owner.uid == uid).cloned().collect())
+    }
+
+    async fn container(&self, _id: &str) -> Result<Option<Container>, EngineError> {
+        self.away().map(|()| None)
     }
 
     async fn internal(&self) -> Result<InternalAccess, EngineError> {

@@ -4,7 +4,7 @@ mod adoption;
 mod api;
 mod backend;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Parser;
 use k3nest::{
@@ -191,6 +191,38 @@ async fn the_report_is_written_also_when_the_engine_is_away() {
     let action = given.reconciled().await.unwrap();
     assert_eq!(given.condition("Ready")["reason"], "EngineUnavailable");
     assert!(given.ctx.backoff.waits(UID), "{action:?}");
+}
+
+#[tokio::test]
+async fn what_is_in_use_is_tried_again_with_back_off_whatever_the_tries_do_in_docker() {
+    let given = Given::new(Scenario::Busy, &[]);
+    let ctx = Arc::downgrade(&given.ctx);
+    // What a step does in Docker wakes the cluster that it is taken for.
+    *given.ctx.backend.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        assert!(!ctx.upgrade().unwrap().backoff.wakes(UID));
+    }));
+    for _ in 0..3 {
+        let action = given.reconciled().await.unwrap();
+        assert!(given.ctx.backoff.waits(UID), "{action:?}");
+        assert_ne!(action, Action::requeue(Duration::ZERO));
+    }
+    assert_eq!(given.condition("Ready")["reason"], "Progressing");
+}
+
+#[tokio::test]
+async fn what_happens_during_a_step_is_looked_at_after_it() {
+    let given = Given::new(Scenario::Away, &[]);
+    given.reconciled().await.unwrap();
+    assert!(given.ctx.backoff.waits(UID));
+    // Woken before its time, since Docker is back; and then somebody removes a container.
+    *given.ctx.backend.scenario.lock().unwrap() = Scenario::Fine;
+    let ctx = Arc::downgrade(&given.ctx);
+    *given.ctx.backend.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        ctx.upgrade().unwrap().backoff.wakes(UID);
+    }));
+    assert_eq!(given.reconciled().await.unwrap(), Action::requeue(Duration::ZERO));
+    *given.ctx.backend.meanwhile.lock().unwrap() = None;
+    assert_ne!(given.reconciled().await.unwrap(), Action::requeue(Duration::ZERO));
 }
 
 #[tokio::test]

@@ -115,9 +115,9 @@ fn all_came(calls: &[String], came: &Came) {
 /// The calls since the rule in force came, each once: first those that take longest when they are late.
 fn calls(proxy: &Proxy) -> Vec<String> {
     let (requests, mut told) = (proxy.requests_of_rule(), Told::default());
-    // Late subscriptions to events are among those of `events_lost`.
-    let requests = requests.iter().filter(|request| !request.is_events());
-    let all: BTreeSet<_> = requests.map(|request| (request.method == "GET", told.call(request))).collect();
+    // Late subscriptions to events, and what keeps them up, are among those of `events_lost`.
+    let requests = requests.iter().filter(|request| !request.is_listening());
+    let all: BTreeSet<_> = requests.map(|request| (!request.changes(), told.call(request))).collect();
     all.into_iter().map(|(_, call)| call).collect()
 }
 

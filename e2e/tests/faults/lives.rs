@@ -124,7 +124,7 @@ pub trait Life {
     fn falls_silent(&self) {
         within(Duration::from_secs(60), "silence", || {
             let requests = self.proxy().requests();
-            let last = requests.iter().rev().find(|request| !request.is_events());
+            let last = requests.iter().rev().find(|request| !request.is_listening());
             match last {
                 Some(last) if last.at.elapsed() < Duration::from_secs(2) => Err(last.to_string()),
                 _ => Ok(()),

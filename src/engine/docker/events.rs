@@ -72,7 +72,28 @@ fn translate(message: EventMessage) -> EngineEvent {
         kind: message.typ.map(|kind| kind.to_string()).unwrap_or_default(),
         action: message.action.unwrap_or_default(),
         owner: attributes.remove(label::OWNER),
+        role: attributes.remove(label::ROLE),
+        container: attributes.remove("container"),
         // A volume's name is its id.
         name: attributes.remove("name").or(actor.id).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Docker 20.10 and 26.1 write it.
+    #[test]
+    fn who_left_a_network_is_told_by_id() {
+        let message = serde_json::json!({
+            "Type": "network", "Action": "disconnect",
+            "Actor": {"ID": "9a", "Attributes": {"container": "1f", "name": "shared", "type": "bridge"}},
+            "scope": "local", "time": 1_767_225_600, "timeNano": 1_767_225_600_000_000_000_i64,
+        });
+        let event = translate(serde_json::from_value(message).unwrap());
+        assert_eq!((event.kind.as_str(), event.action.as_str()), ("network", "disconnect"));
+        assert_eq!((event.name.as_str(), event.container.as_deref()), ("shared", Some("1f")));
+        assert_eq!((event.owner, event.role), (None, None));
     }
 }

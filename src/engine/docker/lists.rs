@@ -23,6 +23,11 @@ use crate::{
 
 pub(super) type Filters = HashMap<String, Vec<String>>;
 
+pub(super) async fn ping(docker: &Docker) -> Result<()> {
+    let call = Call::new("ask", "Docker", "whether it is there");
+    docker.call(&call, limits::QUESTION, |client| async move { client.ping().await.map(drop) }).await
+}
+
 pub(super) async fn info(docker: &Docker) -> Result<EngineInfo> {
     let call = Call::new("ask", "Docker", "who it is");
     let info = docker.call(&call, limits::QUESTION, |client| async move { client.info().await }).await?;
@@ -59,7 +64,18 @@ pub(crate) fn engine(info: SystemInfo) -> EngineInfo {
 }
 
 pub(super) async fn containers(docker: &Docker, scope: &Scope) -> Result<Vec<Container>> {
-    let options = ListContainersOptionsBuilder::new().all(true).filters(&filters(scope)).build();
+    containers_with(docker, &filters(scope)).await
+}
+
+/// The container with this whole id.
+pub(super) async fn container_of(docker: &Docker, id: &str) -> Result<Option<Container>> {
+    let filters = [("id".to_owned(), vec![id.to_owned()])].into();
+    // Docker's filter also finds ids that begin so.
+    Ok(containers_with(docker, &filters).await?.into_iter().find(|container| container.id == id))
+}
+
+async fn containers_with(docker: &Docker, filters: &Filters) -> Result<Vec<Container>> {
+    let options = ListContainersOptionsBuilder::new().all(true).filters(filters).build();
     let call = Call::new("list", "containers", "");
     let list = docker
         .call(&call, limits::QUESTION, |client| async move { client.list_containers(Some(options)).await })

@@ -58,12 +58,20 @@ impl Docker {
 }
 
 impl Engine for Docker {
+    async fn ping(&self) -> Result<()> {
+        lists::ping(self).await
+    }
+
     async fn info(&self) -> Result<EngineInfo> {
         lists::info(self).await
     }
 
     async fn list_containers(&self, scope: &Scope) -> Result<Vec<Container>> {
         lists::containers(self, scope).await
+    }
+
+    async fn container(&self, id: &str) -> Result<Option<Container>> {
+        lists::container_of(self, id).await
     }
 
     async fn list_volumes(&self, scope: &Scope) -> Result<Vec<Volume>> {

@@ -67,10 +67,16 @@ impl Engine for FakeEngine {
     async fn started(&self, _: &str) -> Result<Option<jiff::Timestamp>> {
         unimplemented!()
     }
+    async fn ping(&self) -> Result<()> {
+        unimplemented!()
+    }
     async fn info(&self) -> Result<EngineInfo> {
         unimplemented!()
     }
     async fn list_containers(&self, _: &Scope) -> Result<Vec<Container>> {
+        unimplemented!()
+    }
+    async fn container(&self, _: &str) -> Result<Option<Container>> {
         unimplemented!()
     }
     async fn list_volumes(&self, _: &Scope) -> Result<Vec<Volume>> {

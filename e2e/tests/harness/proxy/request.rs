@@ -74,6 +74,11 @@ impl Request {
         self.is("GET", "/events")
     }
 
+    /// Whether it keeps up the stream of events: asks for it, or whether Docker is still there.
+    pub fn is_listening(&self) -> bool {
+        self.is_events() || self.is("GET", "/_ping")
+    }
+
     /// The kind of call it is, with stars for ids and names.
     pub fn kind(&self) -> String {
         let words = self.bare_path().split('/').skip(1);
