@@ -37,10 +37,11 @@ pub fn diff(
     now: Timestamp,
 ) -> Plan {
     if was_lost(desired, observed) {
-        // What becomes of it is to be remembered, whatever else was lost with it.
+        // What becomes of it is to be remembered, whatever else was lost with it: also where the founder,
+        // of whom nobody knows any more whether it was told, has not even a token to be told of.
         let mut plan = Plan::default();
-        let told = plan_told(&mut plan, desired, observed);
-        plan_record(&mut plan, identity, desired, observed, told);
+        plan_told(&mut plan, desired, observed);
+        plan_record(&mut plan, identity, desired, observed, Vec::new());
         return plan;
     }
     match quorum(identity, &desired.record, observed) {

@@ -303,6 +303,8 @@ fn so_do_histories_that_once_did_not() {
     let unknown = vec![act(Some(Edit::Agents(1, 0)), Some(Wound::RecordRemoved), 0)];
     let at = [(7, Fault::CutAfter), (16, Fault::Before), (35, Fault::Before)].into();
     let overtaken = Faults { at, delays: vec![3, 1, 0, 1, 3], ..Faults::default() };
+    // All data is lost, and then the record.
+    let all = vec![act(None, Some(Wound::AllLost(false)), 1), wound(Wound::RecordRemoved)];
     // The same while they are replaced, and somebody asks for a recovery of what is said to be lost.
     let kept = Draft { keep_spec: true, ..three.clone() };
     let replaced = vec![
@@ -311,6 +313,7 @@ fn so_do_histories_that_once_did_not() {
     ];
     let histories = [
         (&three, lost, Faults::default()),
+        (&one, all, Faults::default()),
         (&one, homeless, away),
         (&three, vec![wound(Wound::NetworkRemoved)], starts),
         (&joins, unknown, overtaken),
