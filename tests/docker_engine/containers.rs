@@ -75,6 +75,27 @@ async fn reading_follows_links_and_is_bounded() {
 }
 
 #[tokio::test]
+async fn what_lies_at_a_path_is_found_also_where_the_container_stands_still() {
+    let world = World::new().await;
+    let (network, volume) = (world.network("net"), world.volume("data"));
+    world.engine.create_network(&network).await.unwrap();
+    world.engine.create_volume(&volume).await.unwrap();
+    let mut want = world.container("a", &network);
+    let source = MountSource::Volume(volume.name.clone());
+    want.mounts = vec![Mount { source, target: "/data".into(), read_only: false }];
+    let id = world.engine.create_container(&want, &sleep()).await.unwrap();
+    world.engine.write_files(&id, &[FileWant::new("/data/db/member/snap", 0o600, "x")]).await.unwrap();
+    for (path, there) in [("/data/db/member/snap", true), ("/data/db/member", true), ("/data/db/wal", false)]
+    {
+        assert_eq!(world.engine.has_path(&id, path).await.unwrap(), there, "{path}");
+    }
+    assert!(!world.engine.has_path("no-such-container", "/data").await.unwrap());
+    let known = world.engine.container(&id).await.unwrap().expect("it is there");
+    assert_eq!((known.id, known.labels), (id, want.labels));
+    assert_eq!(world.engine.container("no-such-container").await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn an_image_that_cannot_be_had_says_why() {
     let world = World::new().await;
     assert_eq!(world.engine.inspect_image(IMPOSSIBLE).await.unwrap(), None);

@@ -95,6 +95,10 @@ pub(super) fn rebirth(
         plan.depends_on_nodes = true;
         return Rebirth::Wait;
     }
+    if runs && is_server(want) {
+        // It may be joining: forgotten now, it would be left with the data of a member that was removed.
+        return Rebirth::No;
+    }
     // What runs may have lost its data without knowing.
     let unseen = replaced && observed.data.is_none() && data == DataState::Kept;
     match if unseen { DataState::Unknown } else { data } {
