@@ -184,6 +184,7 @@ pub async fn remove<E: Engine, A: Send + Sync>(
 ) -> Result<Removal, EngineError> {
     let observed = observe(&world.engine, identity).await?;
     if let Some(keeper) = observed.keeper()
+        && (adopter.is_none() || observed.record().is_some())
         && refuse_other_keeper(Some(&keeper), identity, adopter).is_err()
     {
         return Ok(Removal::Kept(keeper));

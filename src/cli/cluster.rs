@@ -38,7 +38,7 @@ enum Verb {
   k3nest cluster recover -f dev.yaml                where the cluster refers to Secrets or ConfigMaps
 
 What only the lost servers knew is given up. Where enough servers have their data, nothing is: they come back by
-themselves. A cluster of the operator's is recovered by the annotation k3nest.dev/recover=<word> of its K3sCluster.")]
+themselves, unless --from names one and the API stays silent though all of them are up. A cluster of the operator's is recovered by the annotation k3nest.dev/recover=<word> of its K3sCluster.")]
 struct RecoverArgs {
     /// The cluster
     #[arg(value_name = "NAME", required_unless_present = "file")]

@@ -87,14 +87,16 @@ pub(super) async fn going<B: Backend>(
 ) -> Result<Vec<Acting>, EngineError> {
     let identity = ctx.identity(cluster);
     let mut going = vec![Acting { identity, adopter: None }];
-    let Some(owner) = adopts(&cluster.metadata) else {
-        if refuse_forgotten(&ctx.former(cluster)).is_err() {
-            going.extend(adopted_by(&going[0].identity, &ctx.backend.records().await?));
+    let has_adopted = has_adopted(&ctx.former(cluster));
+    match adopts(&cluster.metadata) {
+        Some(owner) if has_adopted => {
+            if ctx.clusters_known().and_then(|known| rival(cluster, owner, known)).is_none() {
+                going.extend(adoption(cluster, owner, ctx).await?);
+            }
         }
-        return Ok(going);
-    };
-    if ctx.clusters_known().and_then(|known| rival(cluster, owner, known)).is_none() {
-        going.extend(adoption(cluster, owner, ctx).await?);
+        None if !has_adopted => {}
+        // What is only asked for was not adopted, unless the record says so.
+        _ => going.extend(adopted_by(&going[0].identity, &ctx.backend.records().await?)),
     }
     Ok(going)
 }
@@ -103,7 +105,7 @@ pub(super) async fn going<B: Backend>(
 fn rival(cluster: &K3sCluster, wanted: &str, known: &Store<K3sCluster>) -> Option<Blocked> {
     let has = |other: &K3sCluster| {
         other.metadata.uid.as_deref() == Some(wanted)
-            || (adopts(&other.metadata) == Some(wanted) && has_adopted(other))
+            || (adopts(&other.metadata) == Some(wanted) && other.status.as_ref().is_some_and(has_adopted))
     };
     let rival = known.find(|other| other.metadata.uid != cluster.metadata.uid && has(other))?;
     Some(Blocked::new(
@@ -116,7 +118,6 @@ fn rival(cluster: &K3sCluster, wanted: &str, known: &Store<K3sCluster>) -> Optio
     ))
 }
 
-fn has_adopted(cluster: &K3sCluster) -> bool {
-    let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|c| c.type_ == condition::ADOPTED && c.status == "True")
+fn has_adopted(status: &K3sClusterStatus) -> bool {
+    status.conditions.iter().any(|c| c.type_ == condition::ADOPTED && c.status == "True")
 }

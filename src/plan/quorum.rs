@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DataState, Observed, Record, SERVER_POOL, hash};
+use super::{Container, ContainerState, DataState, Observed, Record, SERVER_POOL, hash};
 use crate::api::{Blocked, Identity, RECOVER_ANNOTATION, Reason, Role, STANDALONE};
 
 /// A wish to recover a cluster that has lost its quorum.
@@ -173,8 +173,23 @@ fn survivor(members: &BTreeMap<u32, DataState>, identity: &Identity, observed: &
     kept.max_by_key(|index| (written(*index), std::cmp::Reverse(*index)))
 }
 
+/// Whether nothing but etcd itself can keep those of `members` with data from agreeing: they and the way in are up, and have
+/// been for a while, or fail again and again.
+fn had_their_time(identity: &Identity, members: &BTreeMap<u32, DataState>, observed: &Observed) -> bool {
+    let has = |container: &Container| match container.state {
+        ContainerState::Running => !container.is_young(),
+        state => state == ContainerState::Restarting,
+    };
+    let balancer = observed.containers.iter().find(|c| c.role() == Some(Role::LoadBalancer));
+    let server =
+        |index: &u32| observed.container(&identity.object_name(&identity.node_name(SERVER_POOL, *index)));
+    let mut kept = members.iter().filter(|(_, state)| **state == DataState::Kept);
+    balancer.is_some_and(has) && kept.all(|(index, _)| server(index).is_some_and(has))
+}
+
 /// The record after a wish to recover: with a recovery to carry out, or, where enough servers have
-/// their data to come back by themselves or the API answers, with nothing but the wish noted. Needs to know
+/// their data to come back by themselves or the API answers, with nothing but the wish noted; unchanged
+/// where that cannot be told yet. Needs to know
 /// what lies in the servers' volumes, and what the API says.
 ///
 /// # Errors
@@ -191,11 +206,16 @@ pub fn recover(
     let kept = members.values().filter(|state| **state == DataState::Kept).count();
     // A recovery that does not succeed may be begun again from another server. So may one be begun where
     // what lies there is of no use to etcd: then nobody answers.
+    let silent = record.recovering().is_none() && observed.nodes.is_none();
     let elsewhere = wish.from.as_ref().is_some_and(|from| match record.recovering() {
         Some(recovery) => node(recovery.survivor) != *from,
-        None => observed.nodes.is_none(),
+        None => silent,
     });
     let enough = kept >= majority(members.len()) || they_agree(observed);
+    if enough && elsewhere && silent && !had_their_time(identity, &members, observed) {
+        // They may be about to answer. The wish stays until they do, or could have.
+        return Ok(record.clone());
+    }
     if !record.initialised || (enough && !elsewhere) {
         return Ok(noted);
     }

@@ -62,13 +62,10 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
                 Some(id) => Some(self.ask_container(id).await?),
                 None => None,
             };
-            let is_server = volume.labels.get(label::POOL).is_some_and(|pool| pool == SERVER_POOL);
             match asked {
+                Some(asked) if asked.data.token => drop(found.insert(volume.name.clone(), asked)),
                 // A container that has gone since it was listed has nothing either: only a look into the
                 // volume itself tells that data is lost.
-                Some(asked) if asked.data.token && (asked.data.etcd || !is_server) => {
-                    found.insert(volume.name.clone(), asked);
-                }
                 _ => alone.push(VolumeWant { name: volume.name.clone(), labels: volume.labels.clone() }),
             }
         }
@@ -97,13 +94,14 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
 
     async fn ask_container(&self, id: &str) -> Result<Found, EngineError> {
         let engine = &self.world.engine;
-        let (token, database, log, tombstone, epoch) = tokio::try_join!(
-            engine.read_file(id, TOKEN_PATH),
+        let (database, log, tombstone, epoch) = tokio::try_join!(
             engine.has_path(id, ETCD_DATABASE_PATH),
             engine.has_path(id, ETCD_LOG_PATH),
             engine.has_path(id, ETCD_TOMBSTONE_PATH),
             engine.read_file(id, EPOCH_PATH)
         )?;
+        // Last: where it is found, the container was still there when the others were looked for.
+        let token = engine.read_file(id, TOKEN_PATH).await?;
         let token = token.is_some_and(|content| !content.is_empty());
         let epoch = epoch.map(|text| String::from_utf8_lossy(&text).trim().to_owned());
         let etcd = database && log && !tombstone;

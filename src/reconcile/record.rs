@@ -59,7 +59,10 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
             return Err(plan::engine_mismatch(&known.engine_id, &self.engine.id).into());
         }
         let adopter = self.request.adopter.as_ref();
-        plan::refuse_other_keeper(known.keeper.as_ref(), &self.request.identity, adopter)?;
+        // What is remembered of a record that was lost may be of a former keeper: who adopts it is one.
+        if adopter.is_none() || seen.observed.record().is_some() {
+            plan::refuse_other_keeper(known.keeper.as_ref(), &self.request.identity, adopter)?;
+        }
         self.refuse_other_token(&known)?;
         let guest = match &self.input.internal {
             InternalAccess::Join { network } if known.guest.as_ref().map(|g| &g.network) != Some(network) => {
@@ -131,6 +134,10 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         let data = self.look_at_data(record, &seen.observed, Look::Whether).await?;
         seen.observed.data = Some(data);
         let served = plan::served_unseen(&self.request.identity, record, &seen.observed);
+        if served.is_some() {
+            // From now on a token alone is no data.
+            seen.observed.data.iter_mut().flatten().for_each(|(_, data)| data.begun = false);
+        }
         self.next_record = served.clone().or(self.next_record.take());
         Ok(served)
     }
@@ -160,13 +167,14 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         let identity = &self.request.identity;
         let record = plan::recover(identity, &known, &observed, wish)?;
         let begun = record.recovery.as_ref().filter(|recovery| known.recovery.as_ref() != Some(recovery));
-        (self.world.progress)(&match begun {
-            Some(recovery) => format!(
+        if let Some(recovery) = begun {
+            (self.world.progress)(&format!(
                 "keeping the data of {}; the other servers join it as new members",
                 identity.node_name(plan::SERVER_POOL, recovery.survivor)
-            ),
-            None => "enough servers have their data, or answer: nothing is given up".to_owned(),
-        });
+            ));
+        } else if record.recover_nonce.as_ref() == Some(&wish.nonce) {
+            (self.world.progress)("enough servers have their data, or answer: nothing is given up");
+        }
         Ok(record)
     }
 

@@ -77,14 +77,24 @@ async fn the_former_objects_are_this_clusters() {
 #[tokio::test]
 async fn deletion_removes_what_was_adopted() {
     let given = annotated(Scenario::Fine, FORMER, vec![record(&former())]);
+    given.reconciled().await.unwrap();
     given.deleted().reconciled().await.unwrap();
     assert_eq!(given.removed(), [identity("instance", UID, "dev"), former()]);
     assert_eq!(given.finalizers(), json!([]));
 }
 
 #[tokio::test]
+async fn deletion_spares_what_was_only_asked_for() {
+    let given = annotated(Scenario::Fine, FORMER, vec![record(&former())]);
+    given.deleted().reconciled().await.unwrap();
+    assert_eq!(given.removed(), [identity("instance", UID, "dev")]);
+    assert_eq!(given.finalizers(), json!([]));
+}
+
+#[tokio::test]
 async fn deletion_waits_for_what_was_adopted() {
     let given = annotated(Scenario::Sticky, FORMER, vec![record(&former())]);
+    given.reconciled().await.unwrap();
     given.deleted();
     assert!(given.reconciled().await.is_err());
     assert_eq!(given.finalizers(), json!([FINALIZER]));
@@ -95,6 +105,7 @@ async fn deletion_finds_what_was_adopted_also_without_its_record() {
     let given = annotated(Scenario::Fine, FORMER, vec![]);
     let others = [identity("x", FORMER, "other"), identity(STANDALONE, FORMER, "dev")];
     given.ctx.backend.owners.lock().unwrap().extend(others.into_iter().chain([former()]));
+    given.reconciled().await.unwrap();
     given.deleted().reconciled().await.unwrap();
     assert_eq!(given.removed(), [identity("instance", UID, "dev"), former()]);
 

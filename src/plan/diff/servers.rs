@@ -21,7 +21,8 @@ pub(super) fn plan_told(plan: &mut Plan, desired: &Desired, observed: &Observed)
     let former = observed.record();
     // Where the record was lost, nobody knows whether it was told.
     let initialised = former.as_ref().is_some_and(|former| former.initialised);
-    let founder = (desired.record.initialised && !initialised).then_some(0);
+    let recovers = desired.record.recovering().is_some();
+    let founder = (desired.record.initialised && !initialised && !recovers).then_some(0);
     let recovering = former.as_ref().and_then(Record::recovering);
     let survivor = recovering.filter(|_| desired.record.recovering().is_none());
     let Some(index) = survivor.map(|recovery| recovery.survivor).or(founder) else { return Vec::new() };

@@ -269,6 +269,17 @@ fn who_names_a_survivor_is_believed_where_the_api_does_not_answer() {
     let recover = |observed: &Observed, from| recover(&identity(), &three(), observed, &wish(from)).unwrap();
     assert_eq!(recover(&observed, Some("dev-server-1")).recovery.unwrap().survivor, 1);
     assert_eq!(recover(&observed, None).recovery, None);
+    // Not while it may be about to answer: then the wish is not even noted.
+    for (name, state, status) in [
+        (SERVERS[0], ContainerState::Exited, ""),
+        (SERVERS[2], ContainerState::Running, "Up 12 seconds"),
+        ("k3nest-default-dev-lb-2f0c7a51", ContainerState::Exited, ""),
+    ] {
+        let mut starts = observed.clone();
+        let container = starts.containers.iter_mut().find(|c| c.name == name).unwrap();
+        (container.state, container.status) = (state, status.into());
+        assert_eq!(recover(&starts, Some("dev-server-1")), three(), "{name}");
+    }
     observed.nodes = nodes(&[("dev-server-0", true)]);
     assert_eq!(recover(&observed, Some("dev-server-1")).recovery, None);
 }
