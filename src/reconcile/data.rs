@@ -58,8 +58,9 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         let mut found: BTreeMap<String, Found> = BTreeMap::new();
         let mut alone = Vec::new();
         for volume in volumes {
+            let is_server = volume.labels.get(label::POOL).is_some_and(|pool| pool == SERVER_POOL);
             let asked = match container_of(observed, volume).filter(|_| look == Look::Whether) {
-                Some(id) => Some(self.ask_container(id).await?),
+                Some(id) => Some(self.ask_container(id, is_server).await?),
                 None => None,
             };
             match asked {
@@ -92,14 +93,17 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
         Ok(judged.collect())
     }
 
-    async fn ask_container(&self, id: &str) -> Result<Found, EngineError> {
+    async fn ask_container(&self, id: &str, is_server: bool) -> Result<Found, EngineError> {
         let engine = &self.world.engine;
-        let (database, log, tombstone, epoch) = tokio::try_join!(
-            engine.has_path(id, ETCD_DATABASE_PATH),
-            engine.has_path(id, ETCD_LOG_PATH),
-            engine.has_path(id, ETCD_TOMBSTONE_PATH),
-            engine.read_file(id, EPOCH_PATH)
-        )?;
+        let (database, log, tombstone, epoch) = match is_server {
+            true => tokio::try_join!(
+                engine.has_path(id, ETCD_DATABASE_PATH),
+                engine.has_path(id, ETCD_LOG_PATH),
+                engine.has_path(id, ETCD_TOMBSTONE_PATH),
+                engine.read_file(id, EPOCH_PATH)
+            )?,
+            false => (false, false, false, None),
+        };
         // Last: where it is found, the container was still there when the others were looked for.
         let token = engine.read_file(id, TOKEN_PATH).await?;
         let token = token.is_some_and(|content| !content.is_empty());

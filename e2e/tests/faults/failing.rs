@@ -167,5 +167,6 @@ fn every_call_fails<L: Life>(story: &Story, new: impl Fn(&str) -> L + Sync) {
 /// Whether it is among those that are asked again and again while a node comes up, so that its number says
 /// how fast that was: what it has written, and when it was started. The first of each kind comes in any case.
 fn is_further_poll(kind: &str, number: usize) -> bool {
-    number > 1 && ["GET /containers/*/archive", "GET /containers/*/json"].contains(&kind)
+    let polls = ["GET /containers/*/archive", "HEAD /containers/*/archive", "GET /containers/*/json"];
+    number > 1 && polls.contains(&kind)
 }
