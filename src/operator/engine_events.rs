@@ -192,8 +192,8 @@ async fn wake_all(clusters: &Store<K3sCluster>, wake: &mpsc::Sender<ObjectRef<K3
 /// The clusters that an event matters to.
 ///
 /// A cluster that waits after a failure is left to its back-off, and one that is at it hears of it
-/// afterwards: its own tries cause events, too. But one that waits for an image is told of every image that comes, and one that lists
-/// images of what becomes of those.
+/// afterwards: its own tries cause events, too. But one that waits for an image is told of every image that
+/// comes, and one that lists images of what becomes of those.
 fn woken_by(
     event: &EngineEvent,
     clusters: &Store<K3sCluster>,
@@ -214,7 +214,8 @@ fn woken_by(
     found.iter().map(|cluster| ObjectRef::from_obj(cluster.as_ref())).collect()
 }
 
-/// Container events carry the label, and it was asked for where needed; the names of volumes and networks end in the suffix.
+/// Container events carry the label, and it was asked for where needed; the names of volumes and networks
+/// end in the suffix.
 fn owner_of(event: &EngineEvent, clusters: &Store<K3sCluster>) -> Option<Arc<K3sCluster>> {
     match &event.owner {
         Some(owner) => clusters.find(|cluster| uids(cluster).contains(&owner.as_str())),

@@ -173,8 +173,8 @@ fn survivor(members: &BTreeMap<u32, DataState>, identity: &Identity, observed: &
     kept.max_by_key(|index| (written(*index), std::cmp::Reverse(*index)))
 }
 
-/// Whether nothing but etcd itself can keep those of `members` with data from agreeing: they and the way in are up, and have
-/// been for a while, or fail again and again.
+/// Whether nothing but etcd itself can keep those of `members` with data from agreeing: they and the way in
+/// are up, and have been for a while, or fail again and again.
 fn had_their_time(identity: &Identity, members: &BTreeMap<u32, DataState>, observed: &Observed) -> bool {
     let has = |container: &Container| match container.state {
         ContainerState::Running => !container.is_young(),
