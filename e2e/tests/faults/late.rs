@@ -108,7 +108,11 @@ fn late(calls: &[String], came: &Came) -> impl Fn(&Request) -> Fate + Send + Syn
 #[track_caller]
 fn all_came(calls: &[String], came: &Came) {
     let came = came.lock().expect("no panic while it is held");
-    let missing: Vec<&String> = calls.iter().filter(|call| !came.contains(*call)).collect();
+    // Whether a node has its data, and when it was started, is asked only of one that was started less than
+    // a minute ago: in a life that other calls have made long, it may be of none.
+    let of_young = ["HEAD /containers/*/archive", "GET /containers/*/json"];
+    let must = calls.iter().filter(|call| !of_young.contains(&call.as_str()));
+    let missing: Vec<&String> = must.filter(|call| !came.contains(*call)).collect();
     assert!(missing.is_empty(), "no call was {missing:?}");
 }
 
