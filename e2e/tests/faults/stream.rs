@@ -44,9 +44,9 @@ const BELIEVED: Duration = Duration::from_secs(34);
 /// How long an event may be on its way to the operator.
 const HEARD: Duration = Duration::from_secs(1);
 
-/// When the agent is removed meanwhile: late enough that Docker still remembers it, and that Kubernetes
-/// does not miss the Node before the test is over.
-const DEAD: Duration = Duration::from_secs(22);
+/// When the agent is removed meanwhile: so late that Docker still remembers it, beside a scenario that makes
+/// many events, and that Kubernetes does not miss the Node before the test is over.
+const DEAD: Duration = Duration::from_secs(27);
 
 /// How long to look for what the operator does, late or not.
 const PATIENCE: Duration = Duration::from_secs(75);
