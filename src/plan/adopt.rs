@@ -101,17 +101,14 @@ pub fn adopt(
     }
     let keeper = of(owner).and_then(Record::from_labels).and_then(|record| record.keeper);
     let gone = keeper.as_ref().filter(|keeper| is_gone(keeper)).map(|keeper| keeper.uid.clone());
-    let adopter = Adopter {
-        keeper: Keeper { instance: own.instance.clone(), uid: own.uid.clone() },
-        from: gone.or_else(|| from.map(str::to_owned)),
-    };
+    let adopter = Adopter { keeper: Keeper::of(own), from: gone.or_else(|| from.map(str::to_owned)) };
     refuse_other_keeper(keeper.as_ref(), &found, Some(&adopter))?;
     Ok(Acting { identity: found, adopter: Some(adopter) })
 }
 
 /// The clusters that the resource `own` has adopted.
 pub fn adopted_by(own: &Identity, records: &[Volume]) -> Vec<Acting> {
-    let keeper = Keeper { instance: own.instance.clone(), uid: own.uid.clone() };
+    let keeper = Keeper::of(own);
     let kept = records.iter().filter(|volume| {
         volume.role() == Some(Role::Record)
             && Record::from_labels(&volume.labels)

@@ -272,10 +272,7 @@ impl Observed {
     }
 
     fn data_that(&self, there: impl Fn(&NodeData) -> bool, node: &str, container: &str) -> DataState {
-        let is_data = |v: &&Volume| {
-            v.role() == Some(Role::Data) && v.labels.get(label::NODE).map(String::as_str) == Some(node)
-        };
-        let Some(volume) = self.volumes.iter().find(is_data) else { return DataState::Empty };
+        let Some(volume) = self.data_volume(node) else { return DataState::Empty };
         if let Some(data) = self.data.as_ref().and_then(|data| data.get(&volume.name)) {
             return if there(data) { DataState::Kept } else { DataState::Empty };
         }
@@ -286,12 +283,16 @@ impl Observed {
         }
     }
 
-    /// What was found in the data volume of the node called `node`, where somebody looked.
-    pub fn found_of(&self, node: &str) -> Option<&NodeData> {
+    fn data_volume(&self, node: &str) -> Option<&Volume> {
         let is_its = |v: &&Volume| {
             v.role() == Some(Role::Data) && v.labels.get(label::NODE).map(String::as_str) == Some(node)
         };
-        self.data.as_ref()?.get(&self.volumes.iter().find(is_its)?.name)
+        self.volumes.iter().find(is_its)
+    }
+
+    /// What was found in the data volume of the node called `node`, where somebody looked.
+    pub fn found_of(&self, node: &str) -> Option<&NodeData> {
+        self.data.as_ref()?.get(&self.data_volume(node)?.name)
     }
 
     /// Every node whose birth certificate exists.

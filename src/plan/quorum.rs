@@ -189,8 +189,7 @@ fn had_their_time(identity: &Identity, members: &BTreeMap<u32, DataState>, obser
 
 /// The record after a wish to recover: with a recovery to carry out, or, where enough servers have
 /// their data to come back by themselves or the API answers, with nothing but the wish noted; unchanged
-/// where that cannot be told yet. Needs to know
-/// what lies in the servers' volumes, and what the API says.
+/// where that cannot be told yet. Needs to know what lies in the servers' volumes, and what the API says.
 ///
 /// # Errors
 /// Where nothing is left to recover from, or not where the wish says.

@@ -77,6 +77,13 @@ pub struct Keeper {
     pub uid: String,
 }
 
+impl Keeper {
+    /// The resource that is `own` by itself.
+    pub fn of(own: &Identity) -> Self {
+        Self { instance: own.instance.clone(), uid: own.uid.clone() }
+    }
+}
+
 /// The network of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

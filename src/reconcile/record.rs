@@ -82,7 +82,6 @@ impl<E: Engine, A: ClusterApi> Planner<'_, E, A> {
             None => known.api_port,
         };
         let known = self.recovered(known, seen).await?;
-        let adopter = self.request.adopter.as_ref();
         let record = known.changed(|r| {
             if !r.initialised || r.servers == 0 {
                 r.servers = self.request.spec.servers.replicas;

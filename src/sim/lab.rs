@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
 use super::{
     docker::{Docker, SimImage, bare_container},
     engine::{SimClusters, SimEngine},
-    specs::{Draft, REPOSITORIES, SHARED_NETWORK, VERSIONS},
+    specs::{Draft, REPOSITORIES, SHARED_NETWORK, VERSIONS, dev},
 };
 use crate::{
     api::{Identity, K3sClusterStatus, condition},
@@ -130,6 +130,19 @@ pub fn reason(outcome: &Outcome) -> &str {
 /// The message of the condition Ready.
 pub fn message(outcome: &Outcome) -> &str {
     ready_condition(outcome).map(|c| c.message.as_str()).unwrap_or_default()
+}
+
+/// A host with the cluster dev, which is Ready.
+pub fn ready(draft: &Draft) -> Lab {
+    let mut lab = Lab::new(host());
+    assert!(lab.settle(draft, &dev()).as_ref().is_some_and(is_ready));
+    lab
+}
+
+/// Why dev is as it is in the end.
+pub fn settled(lab: &mut Lab, draft: &Draft) -> String {
+    let outcome = lab.settle_or_block(draft, &dev());
+    outcome.as_ref().map(reason).unwrap_or_default().to_owned()
 }
 
 impl Lab {

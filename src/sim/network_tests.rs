@@ -2,23 +2,12 @@
 
 use super::{
     docker::Docker,
-    lab::{Lab, foreign_network, host, is_ready, message, reason},
+    lab::{foreign_network, message, ready, reason, settled},
     specs::{Draft, Place, SHARED_NETWORK, dev},
     wounds::Wound,
 };
 
 const SUBNET: &str = "172.30.0.0/24";
-
-fn ready(draft: &Draft) -> Lab {
-    let mut lab = Lab::new(host());
-    assert!(lab.settle(draft, &dev()).as_ref().is_some_and(is_ready));
-    lab
-}
-
-fn settled(lab: &mut Lab, draft: &Draft) -> String {
-    let outcome = lab.settle_or_block(draft, &dev());
-    outcome.as_ref().map(reason).unwrap_or_default().to_owned()
-}
 
 /// It is removed, and maybe made anew: another one of the same name.
 fn renew(docker: &mut Docker, subnet: Option<&str>) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     faults::{Fault, Faults},
-    lab::{Lab, host, is_ready, message, reason},
+    lab::{Lab, is_ready, message, ready, reason},
     specs::{Draft, dev},
 };
 use crate::{
@@ -17,12 +17,6 @@ const SERVERS: [&str; 3] = ["dev-server-0", "dev-server-1", "dev-server-2"];
 
 fn three() -> Draft {
     Draft { servers: 3, agents: 1, ..Draft::default() }
-}
-
-fn ready(draft: &Draft) -> Lab {
-    let mut lab = Lab::new(host());
-    assert!(lab.settle(draft, &dev()).as_ref().is_some_and(is_ready));
-    lab
 }
 
 fn lose(lab: &mut Lab, nodes: &[&str], volumes: bool) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     docker::Docker,
     faults::{Fault, Faults},
-    lab::{Lab, foreign_network, host, is_ready, message, reason},
+    lab::{Lab, foreign_network, host, is_ready, message, ready, reason, settled},
     projection::record,
     specs::{Draft, Place, SHARED_NETWORK, dev},
     wounds::Wound,
@@ -18,17 +18,6 @@ use crate::{
 
 const SERVER: &str = "dev-server-0";
 const BALANCER: &str = "dev-lb";
-
-fn ready(draft: &Draft) -> Lab {
-    let mut lab = Lab::new(host());
-    assert!(lab.settle(draft, &dev()).as_ref().is_some_and(is_ready));
-    lab
-}
-
-fn settled(lab: &mut Lab, draft: &Draft) -> String {
-    let outcome = lab.settle_or_block(draft, &dev());
-    outcome.as_ref().map(reason).unwrap_or_default().to_owned()
-}
 
 fn remove(docker: &mut Docker, what: &str) {
     let id = docker.containers[&dev().object_name(what)].id.clone();

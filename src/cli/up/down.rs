@@ -26,22 +26,8 @@ use crate::{
         session::{EngineArgs, Session},
     },
     engine::observe_all,
-    plan::{Keeper, Observed},
+    plan::{Belongings, Observed},
 };
-
-/// A cluster of the operator in the host cluster.
-#[derive(Debug, PartialEq)]
-struct Tenant {
-    identity: Identity,
-    /// Who has adopted it.
-    keeper: Option<Keeper>,
-}
-
-impl Tenant {
-    fn instance(&self) -> &str {
-        self.keeper.as_ref().map_or(&self.identity.instance, |keeper| &keeper.instance)
-    }
-}
 
 /// How often the host API is asked whether a cluster is gone.
 const LOOK: Duration = Duration::from_millis(500);
@@ -77,7 +63,7 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
                     }
                 };
                 // Nothing is left where the operator did it; what it could not is removed here.
-                let removals = tenants.iter().map(|Tenant { identity, keeper }| {
+                let removals = tenants.iter().map(|Belongings { identity, keeper, .. }| {
                     gone(session, identity, keeper.clone(), down.timeout, &line)
                 });
                 for result in join_all(removals).await {
@@ -103,7 +89,7 @@ pub async fn down(args: &EngineArgs, down: DownArgs) -> Result<(), CliError> {
 
 /// Clusters that the operator in the host cluster keeps: those whose load balancer is a guest in
 /// the host cluster's network.
-async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Tenant>, CliError> {
+async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Belongings>, CliError> {
     let all = observe_all(&session.docker, None).await?;
     let network = all.get(host).and_then(|o| o.record()).map(|r| r.network.name);
     Ok(guests_of(network.as_deref(), all))
@@ -111,14 +97,14 @@ async fn tenants(session: &Session, host: &Identity) -> Result<Vec<Tenant>, CliE
 
 /// Those of the instances that have a guest in `network`. A cluster is its keeper's instance's, whatever
 /// its labels say: others of the instance that it was adopted from live elsewhere.
-fn guests_of(network: Option<&str>, all: BTreeMap<Identity, Observed>) -> Vec<Tenant> {
+fn guests_of(network: Option<&str>, all: BTreeMap<Identity, Observed>) -> Vec<Belongings> {
     let is_guest = |observed: &Observed| {
         let guest = observed.record().and_then(|record| record.guest);
         guest.is_some_and(|guest| Some(guest.network.as_str()) == network)
     };
     let tenants = all.into_iter().map(|(identity, observed)| {
         let guest = is_guest(&observed);
-        (guest, Tenant { keeper: observed.keeper(), identity })
+        (guest, Belongings::new(identity, &observed))
     });
     let (guests, others): (Vec<_>, Vec<_>) = tenants.partition(|(guest, _)| *guest);
     let instances: BTreeSet<String> = guests.iter().map(|(_, tenant)| tenant.instance().to_owned()).collect();
@@ -126,7 +112,7 @@ fn guests_of(network: Option<&str>, all: BTreeMap<Identity, Observed>) -> Vec<Te
     all.filter(|tenant| instances.contains(tenant.instance())).collect()
 }
 
-async fn ask_for(tenants: &[Tenant], yes: bool) -> Result<(), CliError> {
+async fn ask_for(tenants: &[Belongings], yes: bool) -> Result<(), CliError> {
     let others: Vec<String> = tenants
         .iter()
         .map(|tenant| &tenant.identity)
@@ -168,7 +154,7 @@ async fn delete_resources(session: &Session, host: &Identity, say: &Say) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{GuestAddress, Record, Volume, VolumeWant, tests::record as a_record};
+    use crate::plan::{GuestAddress, Keeper, Record, Volume, VolumeWant, tests::record as a_record};
 
     /// A cluster of `instance`, kept by another one if so, and a guest in `network` if so.
     fn cluster(
